@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .api.inspection import inspect as inspect
     from .api.students import Student as Student
     from .api.students import load_student as load_student
+    from .api.studies import study as study
     from .api.teachers import Teacher as Teacher
     from .api.teachers import load_teacher as load_teacher
     from .api.training import train as train
@@ -59,6 +60,7 @@ __all__ = [
     "load_student",
     "load_teacher",
     "open_store",
+    "study",
     "train",
 ]
 
@@ -85,6 +87,7 @@ _MODULES = {
     "load_student": "medalign.api.students",
     "load_teacher": "medalign.api.teachers",
     "open_store": "medalign.teacher_cache.store.reading.reader",
+    "study": "medalign.api.studies",
     "train": "medalign.api.training",
 }
 """Where each exported name is defined; its module is imported when the name is first used (PEP 562)."""

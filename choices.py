@@ -34,6 +34,10 @@ AttentionTargets = Literal["teacher", "regions", "both"]
 """Target maps of L_att: E_a of the store, annotated regions of the manifest, or both."""
 AttentionNormalization = Literal["sum", "softmax", "l2"]
 """How attention maps become distributions."""
+VisualWeights = Literal["uniform", "teacher"]
+"""Weights of the pairs of patches in L_vis: equal, or the product of the teacher's attention to both patches."""
+ImageTokens = Literal["student", "teacher"]
+"""Where image tokens come from: the student's vision tower and projector, or a trained projection of E_v."""
 AlignedPart = Literal["lora", "rotation", "projector", "tower"]
 """A trained part that L_vis may change: the language model's LoRA, W, the projector, or the vision tower."""
 Quantization = Literal["4bit", "8bit"]
@@ -44,6 +48,8 @@ Sharding = Literal["fsdp2", "zero2", "zero3"]
 """How a training run is distributed over processes."""
 OutputFormat = Literal["table", "json", "csv", "jsonl"]
 """How a command prints rows: for people, as one JSON object, as CSV, or as one JSON object per row."""
+FigureFormat = Literal["svg", "png", "pdf"]
+"""Kinds of picture files."""
 Reading = Literal["strict", "reference"]
 """How answers are scored: as the paper's code does, or strictly (docs/metrics.md)."""
 AnswerState = Literal["right", "wrong", "partly right", "empty", "not scored"]

@@ -5,12 +5,9 @@ that is in use; 4 a store that is unfinished, damaged or incompatible; 5 finishe
 listed; 130 interrupted.
 """
 
-import errno
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -31,22 +28,13 @@ from .commands import (
 )
 from .commands.base.base_command import Command
 from .commands.base.command_group import CommandGroup
+from .commands.base.error_output import errors_printed, wants_json
 from .commands.next_steps import show_next
 from .commands.options import AsJson, Seed, progress_bars
-from .errors import InputError, MedalignError
-from .plain_text import message, protect_streams
+from .plain_text import protect_streams
 
-_PATH_ERRORS = (
-    errno.ENOENT,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.ENAMETOOLONG,
-    errno.ELOOP,
-)
-"""Errors about the path itself; anything else (a full disk, a broken device) is another failure."""
+_WANTS_JSON: Final = "medalign.wants_json"
+"""Key in a context's `meta`."""
 
 
 class _ErrorBoundary(CommandGroup):
@@ -56,28 +44,16 @@ class _ErrorBoundary(CommandGroup):
         protect_streams()
         return super().main(*arguments, **options)
 
-    def make_context(self, *arguments: Any, **options: Any) -> Any:
-        with _errors_printed():
-            return super().make_context(*arguments, **options)
+    def make_context(self, info_name: str | None, args: Sequence[str], *arguments: Any, **options: Any) -> Any:
+        as_json = wants_json(args)
+        with errors_printed(as_json):
+            context = super().make_context(info_name, list(args), *arguments, **options)
+        context.meta[_WANTS_JSON] = as_json
+        return context
 
     def invoke(self, ctx: Any) -> Any:
-        with _errors_printed():
+        with errors_printed(ctx.meta[_WANTS_JSON]):
             return super().invoke(ctx)
-
-
-@contextmanager
-def _errors_printed() -> Iterator[None]:
-    try:
-        yield
-    except MedalignError as error:
-        print(f"error: {message(str(error))}", file=sys.stderr)
-        raise typer.Exit(error.exit_code) from error
-    except OSError as error:
-        if error.strerror is None or isinstance(error, BrokenPipeError):
-            raise
-        where = "" if error.filename is None else f"{error.filename}: "
-        print(f"error: {message(where)}{error.strerror}", file=sys.stderr)
-        raise typer.Exit(InputError.exit_code if error.errno in _PATH_ERRORS else 1) from error
 
 
 app = typer.Typer(
@@ -99,6 +75,7 @@ app.add_typer(student.app, name="student")
 app.add_typer(assets.app, name="assets")
 app.add_typer(config.app, name="config")
 app.add_typer(report.app, name="report")
+app.add_typer(comparison.studies)
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,12 +1,30 @@
-"""The check of a path from a caller or a command line, before it becomes a `Path`: `Path("")` is the current folder.
+"""Paths from a caller or a command line: the check before one becomes a `Path`, and errors that another path avoids.
 
 Every package may import this module.
 """
 
+import errno
 import os
-from typing import Any
+from typing import Any, Final
 
 from .errors import SettingsError
+
+_PATH_ERRORS: Final = (
+    errno.ENOENT,
+    errno.EEXIST,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+)
+
+
+def is_path_error(error: OSError) -> bool:
+    """Whether an error is about the path itself, so that another path helps; a full disk or broken device is not."""
+    return error.errno in _PATH_ERRORS
 
 
 def path_text(name: str, path: Any, kind: str = "a path") -> str:

@@ -82,6 +82,18 @@ def as_typed(location: str | os.PathLike[str]) -> str:
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
 
 
+_TERM_GAP: Final = re.compile(r"(?<=\d)\s(?=%)|\s(?=\|\| ?\S)|(?<=\|\|)\s")
+
+
+def with_terms_joined(text: str, joint: str = "\N{NO-BREAK SPACE}") -> str:
+    """Text in which no line can end between a number and its percent sign, or within a divergence.
+
+    >>> with_terms_joined("95 % of 5 cells, KL(p || q)", "_")
+    '95_% of 5 cells, KL(p_||_q)'
+    """
+    return _TERM_GAP.sub(joint, text)
+
+
 def counted(number: int, one: str, several: str | None = None) -> str:
     """`1 problem`, `1,000 problems`; `several` is the plural if it is not formed by adding an s."""
     return f"{number:,} {one if number == 1 else several or f'{one}s'}"
@@ -147,8 +159,16 @@ class SafeStream:
 
     def __init__(self, stream: Any) -> None:
         self.unfiltered = stream
+        self.outputs = 0
+        """Number of times that something was printed, so that an error knows whether there is a report before it."""
+
+    def bypassed(self) -> Any:
+        """The stream itself, to print text that is safe already."""
+        self.outputs += 1
+        return self.unfiltered
 
     def write(self, text: str) -> int:
+        self.outputs += 1
         is_bar = text.startswith("\r") and text[1:].isprintable()
         self.unfiltered.write("\r" + without_secrets(text[1:]) if is_bar else shown(text, lines=True))
         return len(text)

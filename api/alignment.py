@@ -7,7 +7,8 @@ from ..errors import SettingsError
 from ..pipeline.align.align_plan import AlignPlan, plan_align
 from ..pipeline.align.align_settings import load_align_settings, with_control
 from ..pipeline.align.align_student import AlignReport, check_align_out, run_align
-from ..pipeline.training.settings import Overrides
+from ..pipeline.inspection.student_changes import measure_changes
+from ..pipeline.training.settings_loading import Overrides
 from ..progress import Progress
 from .arguments import AnyPath, check_overrides, check_texts, optional_path, output_path, progress_of
 
@@ -62,8 +63,9 @@ def align(
         progress: True shows bars on the terminal; or any object with `start`, `advance` and `note`.
 
     Returns:
-        The report of the run, or its plan with `dry_run`; `summary()` is what the command prints. After an interrupt
-        (Ctrl-C) `report.result.training.interrupted` is true and `resume=True` continues.
+        The report of the run, or its plan with `dry_run`; `summary()` is what the command prints, and
+        `report.measured` has answers and linear probes before and after. After an interrupt (Ctrl-C)
+        `report.result.training.interrupted` is true and `resume=True` continues.
 
     Raises:
         SettingsError: A setting is invalid, or does not fit the student or this machine.
@@ -88,6 +90,7 @@ def align(
         ...         "dataloader_num_workers": 0,
         ...         "device": "cpu",
         ...     },
+        ...     "report": {"images": 0},  # no answers and probes before and after
         ... }
         >>> plan = medalign.align(settings, dry_run=True)
         >>> plan.summary()["images_per_pass"]
@@ -108,4 +111,4 @@ def align(
     if dry_run or folder is None:
         return plan_align(settings)
     with progress_of(progress) as shown:
-        return run_align(settings, folder, shown, resume=resume)
+        return run_align(settings, folder, shown, resume=resume, measure=measure_changes)

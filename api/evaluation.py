@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 from ..choices import DtypeChoice, EngineName
+from ..path_checks import path_text
 from ..pipeline.evaluation.batches.array_tasks import PartReport
 from ..pipeline.evaluation.batches.dispatch import WorkRequest
 from ..pipeline.evaluation.comparison.compare import ComparisonReport
@@ -32,6 +33,8 @@ def evaluate(
     adapter: AnyPath | None = None,
     split: str = "test",
     root: AnyPath | None = None,
+    store: AnyPath | None = None,
+    hash_key: AnyPath | None = None,
     decoding: str = "greedy",
     decoding_settings: Mapping[str, Any] | None = None,
     batch_size: int = 8,
@@ -58,6 +61,9 @@ def evaluate(
         adapter: The adapter folder, if `student` is its base.
         split: Split of the manifest.
         root: Folder that image paths are relative to; default: the one in the manifest.
+        store: Path or URL of the teacher store of the images, for an adapter that was trained with
+            `alignment.image_tokens: teacher`, and for no other.
+        hash_key: Key file of a store with keyed image hashes.
         decoding: Name of a decoding method (`medalign student decodings`); the command's `--decode`.
         decoding_settings: Settings of the method, such as `{"alpha": 0.5}`; the command's `--set decode.alpha=0.5`.
         batch_size: Questions answered at once.
@@ -115,6 +121,8 @@ def evaluate(
         manifest=local_path("manifest", manifest),
         root=optional_path("root", root),
         split=split,
+        store=None if store is None else path_text("store", store),
+        hash_key=optional_path("hash_key", hash_key),
         decode=decoding,
         overrides=decoding_settings or {},
         batch_size=batch_size,

@@ -6,10 +6,12 @@ from typing import Any, Literal, overload
 
 from ..errors import SettingsError
 from ..pipeline.training.gpu_memory import parse_card
-from ..pipeline.training.plan import TrainingPlan, plan_training
+from ..pipeline.training.plan import plan_training
 from ..pipeline.training.resume import load_run_settings
-from ..pipeline.training.settings import Overrides, Settings, settings_of
+from ..pipeline.training.settings import Settings
+from ..pipeline.training.settings_loading import Overrides, settings_of
 from ..pipeline.training.train import TrainingReport, check_out, run_training
+from ..pipeline.training.training_plan import TrainingPlan
 from ..progress import Progress
 from .arguments import AnyPath, check_overrides, check_texts, optional_path, output_path, progress_of
 

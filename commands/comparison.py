@@ -1,4 +1,4 @@
-"""`medalign student compare`: compare students, adapters, decodings and data sets."""
+"""`medalign student compare` and `medalign study`: compare students, and ways of training them."""
 
 from functools import partial
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import SettingsError
 from .base.base_command import Command
 from .next_steps import show_next
 from .options import (
@@ -27,6 +28,8 @@ from .options import (
 )
 
 app = typer.Typer()
+studies = typer.Typer()
+"""Commands without a group."""
 
 
 @app.command(cls=Command)
@@ -71,3 +74,56 @@ def compare(
         return
     show_in_format(chosen, report.rows, partial(show_comparison, report.summary() | page, report.grids))
     show_next("compare", as_json=chosen != "table")
+
+
+@studies.command(cls=Command)
+def study(
+    spec: Annotated[Path, typer.Argument(help="YAML file with regimes, arms, seeds and trials (docs/study.md).")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the study; optional only with --dry-run.")
+    ] = None,
+    read_test: Annotated[
+        bool,
+        typer.Option("--read-test", help="Answer the test questions. This can be done once, and ends development."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything and print runs, memory and time without training.")
+    ] = False,
+    card: Annotated[
+        str | None,
+        typer.Option("--card", help="With --dry-run: compare memory with a GPU that has this much, such as 24GB."),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option("--task", help="I/N: this is process I of N that share --out, counted from 0."),
+    ] = None,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run arms x regimes x seeds, tuned on a development split and tested once; run it again to continue."""
+    from ..pipeline.studies.study_spec import load_study
+
+    if out is None and not dry_run:
+        raise SettingsError("--out is missing: pass a folder for the study, or --dry-run to only check everything")
+    if card is not None and not dry_run:
+        raise SettingsError(f"--card {card} only applies to the plan: add --dry-run")
+    if read_test and dry_run:
+        raise SettingsError("--read-test and --dry-run are incompatible: pass only one of them")
+    loaded = load_study(spec)  # before importing torch, to report an unknown key at once
+    from ..pipeline.studies.run_study import StudyRequest, run_study
+    from ..pipeline.studies.study_plan import plan_study
+    from ..pipeline.studies.study_table import show_study
+    from ..pipeline.training.gpu_memory import parse_card
+
+    if dry_run or out is None:
+        with progress_bars() as progress:
+            plan = plan_study(loaded, out, None if card is None else parse_card(card), device, progress)
+        show_report("plan", plan, as_json)
+        show_next("plan", as_json=as_json)
+        return
+    request = StudyRequest(spec=loaded, read_test=read_test, device=device, task=task)
+    with progress_bars() as progress:
+        report = run_study(request, out, progress)
+        page = write_run_page(out, progress)
+    show_study(report, page, as_json=as_json)
+    show_next("study" if report.has_test else "development", as_json=as_json, spec=spec, out=out)

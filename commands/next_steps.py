@@ -23,8 +23,7 @@ _STEPS: Final = {
     "plan": "run the same command without --dry-run to train",
     "train": "`medalign student evaluate --student {adapter} --manifest {manifest} --out RESULTS`",
     "align": "`medalign student evaluate --student {adapter} --manifest MANIFEST --out RESULTS`; to train on labels "
-    "from here, `medalign student export {adapter} --out MODEL` and `medalign student train CONFIG.yaml "
-    "--set student.path=MODEL --out ADAPTER`",
+    "from here, `medalign student train CONFIG.yaml --set student.path={adapter} --out ADAPTER`",
     "evaluate": "`medalign student compare SPEC.yaml --out COMPARISON` to compare it with other students; "
     "`medalign config copy comparisons/phantoms` copies an example of SPEC.yaml",
     "attend": "`medalign student ground --student {student} --manifest MANIFEST --out GROUNDING` to measure attention "
@@ -32,6 +31,8 @@ _STEPS: Final = {
     "inspect": "`medalign student attend --student {student} --image IMAGE --question QUESTION --out ATTENTION` to see "
     "where a student looks in one image",
     "compare": "`medalign student export ADAPTER --out MODEL` to merge the best adapter into its base",
+    "development": "`medalign study {spec} --out {out} --read-test` to answer the test questions, once",
+    "study": "`medalign report draw {out}` draws the figures again from their data",
     "demo": "`medalign data import table YOUR.csv --out MANIFEST.parquet` to start with your own data; "
     "`medalign data import --help` lists other data sets",
 }

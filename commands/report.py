@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..choices import FigureFormat
 from .base.base_command import Command
 from .base.command_group import CommandGroup
 from .options import AsJson, ImageRoot, progress_bars, show_report
@@ -15,7 +16,10 @@ app = typer.Typer(cls=CommandGroup, no_args_is_help=True, help="Write reports an
 @app.command(cls=Command)
 def make(
     folder: Annotated[
-        Path, typer.Argument(help="Output folder of a finished `student train`, `evaluate`, `compare` or `ground`.")
+        Path,
+        typer.Argument(
+            help="Output folder of a finished `student train`, `align`, `evaluate`, `compare`, `ground` or `study`."
+        ),
     ],
     manifest: Annotated[
         Path | None, typer.Option("--manifest", help="Manifest with the questions, if it was moved since the run.")
@@ -37,11 +41,14 @@ def make(
 @app.command(cls=Command)
 def draw(
     folder: Annotated[Path, typer.Argument(help="Folder with a report, or its folder of figures.")],
+    figure_format: Annotated[
+        FigureFormat | None, typer.Option("--format", help="svg, png or pdf; default: svg and png.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Draw all figures of a report again, as SVG and PNG, from their data (Parquet)."""
-    from ..pipeline.reports.figures.figure_files import draw_again
+    """Draw all figures of a report again from their data (Parquet), for example as PDF."""
+    from ..pipeline.reports.figures.figure_files import PAGE_FORMATS, draw_again
 
     with progress_bars() as progress:
-        report = draw_again(folder, progress)
+        report = draw_again(folder, progress, PAGE_FORMATS if figure_format is None else (figure_format,))
     show_report("figures", report, as_json)

@@ -9,8 +9,9 @@ import typer
 
 from ..errors import SettingsError
 from ..plain_text import as_typed, message, shown
-from .base.base_command import INTERRUPTED, Command
+from .base.base_command import Command
 from .base.command_group import CommandGroup
+from .base.error_output import Interrupted
 from .next_steps import show_next
 from .options import (
     AdapterFolder,
@@ -21,6 +22,7 @@ from .options import (
     Device,
     Engine,
     Finish,
+    HashKeyFile,
     ImageRoot,
     InferenceDtype,
     KeepLoraApart,
@@ -179,7 +181,7 @@ def train(
         print(message(report.ending()), file=sys.stderr)
     if report.result.interrupted:
         print(f"interrupted; continue with `medalign student train --resume --out {as_typed(out)}`", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(Interrupted.exit_code)
     show_next("train", as_json=as_json, adapter=out, manifest=settings.data.manifest)
 
 
@@ -214,6 +216,7 @@ def align(
     from ..pipeline.align.align_plan import plan_align
     from ..pipeline.align.align_student import check_align_out, continue_command, run_align
     from ..pipeline.devices import is_first_process
+    from ..pipeline.inspection.student_changes import measure_changes
     from ..pipeline.training.loss_log import show_loss_curves
 
     if out is not None:
@@ -223,15 +226,17 @@ def align(
         show_next("plan", as_json=as_json)
         return
     with progress_bars() as progress:
-        report = run_align(settings, out, progress, resume=resume)
-    show_report("alignment", report, as_json)
+        report = run_align(settings, out, progress, resume=resume, measure=measure_changes)
+        whole = not report.result.training.interrupted
+        page = write_run_page(out, progress, again=not report.was_finished) if whole else {"report": None}
+    show_report("alignment", report, as_json, report.table, more=page)
     if is_first_process() and not as_json:
         show_loss_curves(out)
     if report.was_finished and is_first_process():
         print(f"the run in {out} is finished; nothing was changed", file=sys.stderr)
     if report.result.training.interrupted:
         print(f"interrupted; continue with `{continue_command(out)}`", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(Interrupted.exit_code)
     show_next("align", as_json=as_json, adapter=out)
 
 
@@ -282,6 +287,11 @@ def evaluate(
     adapter: AdapterFolder = None,
     split: Split = "test",
     root: ImageRoot = None,
+    store: Annotated[
+        str | None,
+        typer.Option("--store", help="Teacher store of the images; only for `alignment.image_tokens: teacher`."),
+    ] = None,
+    hash_key: HashKeyFile = None,
     decode: Decode = "greedy",
     overrides: DecodeSettings = None,
     batch_size: BatchSize = 8,
@@ -319,6 +329,8 @@ def evaluate(
         device=device,
         dtype=dtype,
         keep_lora_apart=keep_lora_apart,
+        store=store,
+        hash_key=hash_key,
         work=work_request(engine, workers, threads, task, finish),
         resume=resume,
     )

@@ -15,18 +15,24 @@ from ..suggestions import suggestion
 if TYPE_CHECKING:
     from .row_output import Rows
 
-Kind = Literal["training", "alignment", "comparison", "example"]
+Kind = Literal["training", "alignment", "comparison", "study", "example"]
 
 _PACKAGE: Final = Path(__file__).resolve().parents[1]
 _USE: Final[dict[Kind, str]] = {
     "training": "medalign student train {file} --dry-run",
     "alignment": "medalign student align {file} --dry-run",
     "comparison": "medalign student compare {file} --out RESULTS",
+    "study": "medalign study {file} --dry-run",
     "example": "see its first lines for how to run it",
 }
 """What to do with a copied file."""
 
-_KINDS: Final[dict[str, Kind]] = {".": "training", "alignment": "alignment", "comparisons": "comparison"}
+_KINDS: Final[dict[str, Kind]] = {
+    ".": "training",
+    "alignment": "alignment",
+    "comparisons": "comparison",
+    "study": "study",
+}
 """By folder in `configs/`."""
 
 

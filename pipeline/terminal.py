@@ -29,7 +29,16 @@ from rich.progress import (
 from rich.segment import Segment
 from rich.table import Table
 
-from ..plain_text import SafeStream, message, protect_streams, shown, size_text, visible, without_secrets
+from ..plain_text import (
+    SafeStream,
+    message,
+    protect_streams,
+    shown,
+    size_text,
+    visible,
+    with_terms_joined,
+    without_secrets,
+)
 
 _WIDEST = 100_000
 _LISTED = 20
@@ -167,8 +176,10 @@ def print_table(table: Table, *, whole: bool = False) -> None:
     """Print a table in which no word, path or command is cut or wrapped.
 
     On a terminal, cells wrap between words, and a table whose longest words need more room is wider than the terminal.
-    With `whole`, and in a pipe, each row is one line, so that it can be copied and searched.
+    With `whole`, and in a pipe, each row is one line, so that it can be copied and searched. No line ends with spaces.
     """
+    if isinstance(table.caption, str):
+        table.caption = with_terms_joined(table.caption, _GAP)
     output = console(soft_wrap=True)
     wide = console(width=_WIDEST)
     needed = Measurement.get(wide, wide.options, table).maximum
@@ -177,9 +188,27 @@ def print_table(table: Table, *, whole: bool = False) -> None:
             words = (word for text in (column.header, *column.cells) for word in str(text).split())
             column.min_width = max(map(cell_len, words), default=1)
         needed = max(output.width, Measurement.get(wide, wide.options.update(width=1), table).minimum)
-        console(width=needed, soft_wrap=True).print(table)
+        console(width=needed, soft_wrap=True).print(_Trimmed(table))
         return
-    console(width=max(output.width, needed), soft_wrap=True).print(table)
+    console(width=max(output.width, needed), soft_wrap=True).print(_Trimmed(table))
+
+
+class _Trimmed:
+    """A table without the spaces at the ends of lines, which fill it to its width and would wrap on a terminal."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def __rich_console__(self, output: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for line in Segment.split_lines(output.render(self._table, options)):
+            segments = list(line)
+            while segments and not segments[-1].text.rstrip(" "):
+                segments.pop()
+            if segments:
+                last = segments.pop()
+                yield from segments
+                yield Segment(last.text.rstrip(" "), last.style)
+            yield Segment.line()
 
 
 def print_line(text: str) -> None:
@@ -201,7 +230,7 @@ def print_json(values: Mapping[str, Any]) -> None:
 
 def unfiltered_stdout() -> Any:
     """The stream below `SafeStream`, for text in which secrets are masked and control characters are escaped."""
-    return sys.stdout.unfiltered if isinstance(sys.stdout, SafeStream) else sys.stdout
+    return sys.stdout.bypassed() if isinstance(sys.stdout, SafeStream) else sys.stdout
 
 
 def as_json_text(values: Mapping[str, Any], indent: int | None = 2) -> str:
@@ -237,11 +266,11 @@ def _measure(value: Any, unit: str) -> str:
 
 
 def _unbroken(value: Any) -> str:
-    """A cell whose paths and commands are not wrapped at their spaces."""
+    """A cell whose paths, commands and percentages are not wrapped at their spaces."""
     text = _text(value)
     if isinstance(value, Path):
         return text.replace(" ", _GAP)
-    return _COMMAND.sub(lambda command: command[0].replace(" ", _GAP), text)
+    return with_terms_joined(_COMMAND.sub(lambda command: command[0].replace(" ", _GAP), text), _GAP)
 
 
 def _text(value: Any) -> str:

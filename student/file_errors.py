@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 
 from ..errors import InputError, MedalignError
+from ..path_checks import is_path_error
 from ..plain_text import as_typed, json_kind, quoted_error
 
 LFS_POINTER = b"version https://git-lfs"
@@ -53,12 +54,14 @@ def writing(path: Path) -> Iterator[None]:
     """Convert errors of writing files at or under `path`, for example on a full disk, to a MedalignError.
 
     Raises:
-        MedalignError: the block raised a file system error.
+        InputError: the block raised a file system error that another path avoids.
+        MedalignError: the block raised any other file system error.
     """
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise MedalignError(f"{path} cannot be written: {reason(error)}") from error
+        kind = InputError if isinstance(error, OSError) and is_path_error(error) else MedalignError
+        raise kind(f"{path} cannot be written: {reason(error)}") from error
 
 
 def reason(error: BaseException) -> str:

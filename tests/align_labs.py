@@ -43,4 +43,5 @@ def align_values(lab: Path, **training: Any) -> dict[str, Any]:
         "translation": {"minimum_r2": -1e9},
         "lora": {"r": 2, "lora_dropout": 0.1},
         "training": {**short, **training},
+        "report": {"images": 0},
     }

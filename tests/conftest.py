@@ -5,7 +5,9 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # one worker for each core: more threads only wait for one another
+    for library in ("OMP", "RAYON"):  # more threads than cores only wait for one another
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+    os.environ.setdefault("POLARS_MAX_THREADS", "1")
 os.environ["MEDALIGN_NO_REPORT"] = "1"  # tests of reports turn them on
 os.environ["MEDALIGN_ASSETS"] = "/nonexistent/assets.json"  # not those of whoever runs the tests
 
@@ -58,6 +60,12 @@ def slow_tests() -> frozenset[str]:
     return frozenset(line for line in lines if line and not line.startswith("#"))
 
 
+@pytest.hookimpl(optionalhook=True)  # pytest runs without xdist too
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than cores: some tests wait for processes that wait themselves."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Warnings of the tests' own modules are errors, as those of medalign are (pyproject.toml)."""
     config.addinivalue_line("markers", "slow: left out by `make test-fast`; given to what tests/slow.txt lists")
@@ -103,7 +111,13 @@ def refusal(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 @pytest.fixture(scope="session")
 def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
     """Runs scripts in forked processes."""
-    server = Forks(tmp_path_factory.mktemp("forks"))
+    base = tmp_path_factory.getbasetemp()
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ
+    server = Forks(
+        tmp_path_factory.mktemp("forks"),
+        shared=base.parent if is_worker else base,
+        session=os.getppid() if is_worker else os.getpid(),
+    )
     yield server
     server.close()
 

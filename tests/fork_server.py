@@ -1,8 +1,9 @@
 """A process that has imported everything and forks a child for each script that a test wants to run.
 
 A fresh interpreter would spend most of its life importing. Nothing here computes before it forks, so that the children
-are as good as fresh ones. Reads one JSON object a line (tests/forks.py writes them) and answers with the exit codes of
-its children, negative where a signal ended one.
+are as good as fresh ones. All workers of a session share the server: `fork_server.py FD PID` is given a listening
+socket and ends after the process PID. It reads one JSON object a line (tests/forks.py writes them) and answers with the
+exit codes of its children, negative where a signal ended one.
 """
 
 import gc
@@ -10,6 +11,8 @@ import importlib
 import json
 import os
 import runpy
+import signal
+import socket
 import sys
 import traceback
 from pathlib import Path
@@ -26,6 +29,7 @@ quick_libraries.install()
 MODULES = (
     "accelerate",
     "medalign.cli",
+    "medalign.pipeline.align.align_student",
     "medalign.pipeline.evaluation.comparison.render",
     "medalign.pipeline.evaluation.comparison.compare",
     "medalign.pipeline.doctor.doctor",
@@ -76,16 +80,45 @@ def start(order: dict[str, Any], rank: int) -> int:
         os._exit(code)
 
 
-def main() -> None:
+def serve(connection: socket.socket) -> None:
+    """Answer one test process, in a child, until it hangs up."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    with connection.makefile("rw") as lines:
+        for line in lines:
+            order = json.loads(line)
+            children = [start(order, rank) for rank in range(order["processes"])]
+            codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+            lines.write(json.dumps(codes) + "\n")
+            lines.flush()
+
+
+def is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def main(listening: int, session: int) -> None:
     for module in MODULES:
         importlib.import_module(module)
     gc.collect()
     gc.freeze()  # children collect only their own garbage, and share these pages
-    for line in sys.stdin:
-        order = json.loads(line)
-        children = [start(order, rank) for rank in range(order["processes"])]
-        print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]), flush=True)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that answer
+    with socket.socket(fileno=listening) as server:
+        server.settimeout(1.0)
+        while is_alive(session):
+            try:
+                connection, _ = server.accept()
+            except TimeoutError:
+                continue
+            if os.fork() == 0:
+                connection.settimeout(None)
+                serve(connection)
+                os._exit(0)
+            connection.close()
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,13 +1,14 @@
 """Scripts in forked processes: one interpreter imports everything, for all tests of a session."""
 
+import fcntl
 import json
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 SCRIPT = Path(__file__).with_name("fork_server.py")
 
@@ -23,11 +24,19 @@ class Ended:
 
 
 class Forks:
-    """The server, started when it is first needed."""
+    """A connection to the server; the first that needs it starts it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, shared: Path, session: int) -> None:
+        """Args:
+        folder: of this worker.
+        shared: a folder of all workers.
+        session: process id that the server outlives by a second at most.
+        """
         self._folder = folder
-        self._server: subprocess.Popen[str] | None = None
+        self._shared = shared
+        self._session = session
+        self._connection: socket.socket | None = None
+        self._lines: TextIO | None = None
 
     def run(
         self,
@@ -37,11 +46,9 @@ class Forks:
         environment: Mapping[str, str] | None = None,
     ) -> Sequence[Ended]:
         """Run a script as `processes` that torchrun could have started; how each ended."""
-        if self._server is None:
-            hidden = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-            self._server = subprocess.Popen(
-                [sys.executable, str(SCRIPT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=hidden
-            )
+        if self._lines is None:
+            self._connection = self._connect()
+            self._lines = self._connection.makefile("rw")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -53,17 +60,36 @@ class Forks:
             "outputs": str(self._folder),
             "port": port,
         }
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        self._server.stdin.write(json.dumps(order) + "\n")
-        self._server.stdin.flush()
-        codes = json.loads(self._server.stdout.readline())
+        self._lines.write(json.dumps(order) + "\n")
+        self._lines.flush()
+        codes = json.loads(self._lines.readline())
         return [Ended(code, *self._printed(rank)) for rank, code in enumerate(codes)]
+
+    def _connect(self) -> socket.socket:
+        address = self._shared / "forks"
+        with (self._shared / "forks.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not address.exists():
+                self._start(address)
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(str(address))
+        return connection
+
+    def _start(self, address: Path) -> None:
+        hidden = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(address))
+            listening.listen()
+            os.set_inheritable(listening.fileno(), True)
+            words = [sys.executable, str(SCRIPT), str(listening.fileno()), str(self._session)]
+            nothing = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1)]
+            os.posix_spawn(sys.executable, words, hidden, file_actions=nothing)
 
     def _printed(self, rank: int) -> tuple[str, str]:
         return (self._folder / f"stdout-{rank}").read_text(), (self._folder / f"stderr-{rank}").read_text()
 
     def close(self) -> None:
-        """End the server, if there is one."""
-        if self._server is not None:
-            self._server.communicate()
+        """Hang up."""
+        if self._lines is not None and self._connection is not None:
+            self._lines.close()
+            self._connection.close()

@@ -12,7 +12,7 @@ import torch
 
 torch.set_num_threads(1)
 
-from medalign.pipeline.training.settings import load_settings  # noqa: E402
+from medalign.pipeline.training.settings_loading import load_settings  # noqa: E402
 from medalign.pipeline.training.train import run_training  # noqa: E402
 from medalign.progress import Silent  # noqa: E402
 from medalign.student.training import student_trainer  # noqa: E402

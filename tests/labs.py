@@ -7,8 +7,9 @@ from typing import Any
 import torch
 import yaml
 from medalign.pipeline.data.manifest import Manifest, ManifestRow
-from medalign.pipeline.training.plan import TrainingPlan, plan_training
+from medalign.pipeline.training.plan import plan_training
 from medalign.pipeline.training.settings import Settings
+from medalign.pipeline.training.training_plan import TrainingPlan
 from medalign.teacher_cache.geometry.patch_grid import PatchGrid
 from medalign.teacher_cache.images import image_hash
 from stores import pixels_of, write_store

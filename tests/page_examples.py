@@ -30,7 +30,7 @@ from medalign.pipeline.reports.page import Page
 from medalign.pipeline.reports.runs.comparison_page import comparison_page
 from medalign.pipeline.reports.runs.evaluation_page import evaluation_page
 from medalign.pipeline.reports.runs.grounding_page import grounding_page
-from medalign.pipeline.reports.runs.train_page import train_page
+from medalign.pipeline.reports.runs.training_pages.train_page import train_page
 from medalign.progress import Silent
 from medalign.student.decoding.generation import Answer
 from medalign.student.inputs.image_processing import CLIP_MEAN, CLIP_STD, StudentImages

@@ -22,11 +22,11 @@ from medalign.cli import app  # noqa: E402
 from medalign.errors import MedalignError  # noqa: E402
 from medalign.pipeline.align.align_settings import load_align_settings  # noqa: E402
 from medalign.pipeline.align.align_student import run_align  # noqa: E402
-from medalign.pipeline.training.settings import load_settings  # noqa: E402
+from medalign.pipeline.training.settings_loading import load_settings  # noqa: E402
 from medalign.pipeline.training.train import run_training  # noqa: E402
 from medalign.progress import Silent  # noqa: E402
 from medalign.student.alignment.aligned_student import AlignedStudent  # noqa: E402
-from medalign.student.inputs.collation import AlignmentDataset  # noqa: E402
+from medalign.student.inputs.alignment_dataset import AlignmentDataset  # noqa: E402
 from medalign.student.training.loss_totals import LossTotals  # noqa: E402
 
 forward, add = AlignedStudent.forward, LossTotals.add

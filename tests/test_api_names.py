@@ -85,6 +85,7 @@ def keywords(function: object) -> dict[str, object]:
         ("extract", ("teacher", "extract")),
         ("train", ("student", "train")),
         ("align", ("student", "align")),
+        ("study", ("study",)),
         ("evaluate", ("student", "evaluate")),
         ("inspect", ("student", "inspect")),
         ("compare", ("student", "compare")),

@@ -14,7 +14,7 @@ import yaml
 from command_tree import COMMANDS
 from medalign.cli import app
 from medalign.pipeline.data.manifest import Manifest
-from medalign.pipeline.reports.runs.train_page import train_page
+from medalign.pipeline.reports.runs.training_pages.train_page import train_page
 from medalign.teacher_cache.teachers import teacher_spec
 from medalign.teacher_cache.teachers.towers import build_tower
 from PIL import Image
@@ -506,13 +506,16 @@ def test_missing_things_are_named(workspace, tmp_path):
     told = run(*evaluate, "--manifest", workspace.manifest, "--split", "val", code=3).err
     assert "has no split 'val'; its splits: train (" in told
     told = run(*evaluate, "--manifest", workspace.manifest, "--adapter", absent, code=3).err
-    assert told == f"error: {absent} is not a finished adapter: it has no medalign.json\n"
+    assert told == f"error: {absent} is not a finished adapter: it does not exist; check its spelling\n"
+    file = workspace.adapter / "medalign.json"
+    told = run(*evaluate, "--manifest", workspace.manifest, "--adapter", file, code=3).err
+    assert told == f"error: {file} is not a finished adapter: it is a file; pass its folder, {workspace.adapter}\n"
     (tmp_path / "run/checkpoint-20").mkdir(parents=True)
     (tmp_path / "run/checkpoint-20/trainer_state.json").touch()
     told = run(*evaluate, "--manifest", workspace.manifest, "--adapter", tmp_path / "run", code=3).err
     assert f"Continue it with `medalign student train --resume --out {tmp_path / 'run'}`" in told
     told = run(*evaluate[:2], "--student", absent, *evaluate[4:], "--manifest", workspace.manifest, code=3).err
-    assert f"{absent} is not a model folder: it has no config.json" in told
+    assert f"{absent} is not a model folder: it does not exist; check its spelling" in told
     told = run(*evaluate, "--manifest", workspace.manifest, "--root", absent, code=3).err
     assert "image files are missing" in told
     told = run("store", "info", absent, code=4).err

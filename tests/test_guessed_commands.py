@@ -1,6 +1,9 @@
 """Commands as people guess them: words of other programs, options in the wrong place, and words that mean nothing."""
 
+import json
+
 import pytest
+from command_tree import COMMANDS
 
 
 @pytest.mark.parametrize(
@@ -48,11 +51,17 @@ def test_nothing_is_suggested_for_words_that_only_share_letters(word, refusal):
 @pytest.mark.parametrize(
     ("typed", "example"),
     [
-        ("--json config list", "medalign COMMAND --json"),
-        ("config --json list", "medalign config COMMAND --json"),
+        ("--seed 1 demo", "medalign COMMAND --seed"),
+        ("config --out x copy", "medalign config COMMAND --out"),
         ("--out x demo", "medalign COMMAND --out"),
         ("student --student x evaluate", "medalign student COMMAND --student"),
     ],
 )
 def test_an_option_before_its_command_is_told_where_it_goes(typed, example, refusal):
     assert refusal(*typed.split()).endswith(f": options follow the whole command, as in `{example}`")
+
+
+@pytest.mark.parametrize("typed", ["--json config list", "config --json list"])
+def test_with_json_the_place_of_an_option_is_told_in_json(typed, capsys):
+    assert COMMANDS.main(typed.split(), prog_name="medalign", standalone_mode=False) == 2
+    assert json.loads(capsys.readouterr().out)["error"].endswith("COMMAND --json`")

@@ -14,7 +14,7 @@ import typer
 from medalign.cli import app
 from medalign.errors import InputError
 from medalign.pipeline.evaluation.comparison.render import as_latex, as_markdown, show_comparison
-from medalign.pipeline.evaluation.comparison.result_tables import Entry, Grid
+from medalign.pipeline.evaluation.comparison.table_entries import Entry, Grid
 from medalign.pipeline.evaluation.grounding.grounding_table import show_grounding
 from medalign.pipeline.inspection.inspect_students import InspectionReport
 from medalign.pipeline.inspection.inspection_table import show_inspection

@@ -116,6 +116,15 @@ def test_a_terminal_wraps_sentences_in_tables_between_words(printed):
         assert any("a sentence of words " * 9 in line for line in lines)
 
 
+def test_no_line_of_a_table_ends_with_spaces_or_before_a_percent_sign(printed):
+    summary = printed(lambda: terminal.show_summary("s", {"long": DIGEST * 2, "short": 1}, as_json=False)).splitlines()
+    assert [line.split() for line in summary] == [["s"], ["long", DIGEST * 2], ["short", "1"]], "and no empty line"
+    rows = [("a", "as much as 95 % or " * 12)]
+    lines = printed(lambda: terminal.show_rows("rows", ("name", "share"), rows, as_json=False)).splitlines()
+    assert all(line == line.rstrip() for line in (*summary, *lines))
+    assert not any(re.search(r"95\s*│", line) for line in lines)
+
+
 def test_notes_and_tables_of_runs_keep_paths_whole(printed):
     path = "/data/" + "/".join(f"folder-{number}" for number in range(30))
     grounding = SimpleNamespace(

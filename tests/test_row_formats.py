@@ -57,7 +57,8 @@ def test_every_command_that_prints_rows_has_the_option():
         pending += [((*names, name), inner) for name, inner in getattr(command, "commands", {}).items()]
         if any("--format" in parameter.opts for parameter in command.params):
             found.add(" ".join(names))
-    assert found == {*LISTS, "assets verify", "student compare", "student ground"}
+    of_figures = {"report draw"}
+    assert found - of_figures == {*LISTS, "assets verify", "student compare", "student ground"}
 
 
 ROWS = Rows(

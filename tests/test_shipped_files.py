@@ -7,7 +7,7 @@ import pytest
 from medalign.errors import InputError, SettingsError
 from medalign.pipeline.evaluation.comparison.spec import load_comparison
 from medalign.pipeline.shipped_files import copy_shipped, find_shipped, shipped_files, show_shipped, show_shipped_files
-from medalign.pipeline.training.settings import load_settings
+from medalign.pipeline.training.settings_loading import load_settings
 
 ROOT = Path(__file__).parents[1]
 PAPER_RUNS = ("iu-xray-huatuo", "iu-xray-llava-med", "slake-huatuo", "vqa-rad-llava-med")

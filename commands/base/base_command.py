@@ -1,20 +1,18 @@
 """The base class of all commands: checks paths, and reports after Ctrl-C what was kept and how to continue."""
 
-import sys
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import typer
 from typer.core import TyperCommand
 
 from ...errors import SettingsError
 from ...plain_text import is_url, without_secrets
+from .error_output import Interrupted, UsageError
 from .help_text import WholeHelp
 from .unknown_options import SuggestsOptions
-
-INTERRUPTED = 130
-"""Exit code of a command that the user stopped."""
 
 _AGAIN = "run the same command again to continue"
 _RESUME = "run the same command with --resume to continue"
@@ -42,13 +40,10 @@ _AFTER_INTERRUPT = {
     "pull": f"downloaded files are kept beside --out; {_AGAIN}",
     "make": f"figures drawn so far are replaced, report.html is not; {_AGAIN}",
     "draw": f"figures drawn so far are replaced; {_AGAIN}",
+    "study": f"finished units of work and checkpoints are kept in --out; {_AGAIN}",
     "demo": f"finished steps are kept; {_AGAIN}",
 }
 """What an interrupted command leaves behind; commands not listed leave nothing."""
-
-
-_UsageError: Any = typer.BadParameter.__mro__[1]
-"""The class of all mistakes in options, of click or of typer's copy of it."""
 
 _MAY_BE_EMPTY = ("question", "title", "license")
 
@@ -61,8 +56,10 @@ class Command(WholeHelp, SuggestsOptions, TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         typed = list(args)
-        with suppress(_UsageError):  # which the next call reports
-            self._require_values(self.make_parser(ctx).parse_args(args=typed)[0])
+        with suppress(UsageError):  # which the next call reports
+            values, _, order = self.make_parser(ctx).parse_args(args=typed)
+            _require_single(order, args)
+            self._require_values(values)
         return super().parse_args(ctx, args)
 
     def _require_values(self, values: dict[str, Any]) -> None:
@@ -89,8 +86,7 @@ class Command(WholeHelp, SuggestsOptions, TyperCommand):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             kept = _AFTER_INTERRUPT.get(self.name or "", "nothing was written")
-            print(f"interrupted; {kept}", file=sys.stderr)
-            raise typer.Exit(INTERRUPTED) from None
+            raise Interrupted(f"interrupted; {kept}") from None
 
     def _require_paths(self, values: dict[str, Any]) -> None:
         """Check that no path is a URL, which would become a folder on this machine.
@@ -108,6 +104,30 @@ class Command(WholeHelp, SuggestsOptions, TyperCommand):
                         "`medalign store push` writes to URLs; `pull`, `subset`, `merge`, `info`, "
                         "`verify` and `medalign teacher preview` read from them"
                     )
+
+
+def _require_single(parameters: Sequence[Any], words: Sequence[str]) -> None:
+    """Check that no option with a value is passed more often than it is used; all values but the last would be lost.
+
+    Raises:
+        SettingsError: One is.
+    """
+    for parameter, number in Counter(parameters).items():
+        if number > 1 and parameter.param_type_name == "option" and not (parameter.multiple or parameter.is_flag):
+            values = ", ".join(without_secrets(value) for value in _typed_values(parameter.opts, words))
+            raise SettingsError(
+                f"{_typed_name(parameter)} is passed {number} times ({values}), but has one value: pass it once"
+            )
+
+
+def _typed_values(options: Sequence[str], words: Sequence[str]) -> list[str]:
+    """The values of an option as typed, in both forms: `--out a` and `--out=a`."""
+    values = []
+    for number, word in enumerate(words):
+        name, sign, value = word.partition("=")
+        if name in options:
+            values.append(value if sign else words[number + 1])
+    return values
 
 
 def _typed_name(parameter: Any) -> str:

@@ -40,11 +40,14 @@ def digest_images(*lists: Sequence[SampleImage]) -> str:
 
 
 def _read(kind: str, path: Path, split: str | None, root: Path | None) -> tuple[list[SampleImage], list[DataUse]]:
-    """The distinct images of a manifest or of one split, in order."""
-    manifest = Manifest.read(path, root)
-    if split is not None:
-        manifest = manifest.split(split)
+    """The distinct images of a manifest or of one split, in order; of files with equal pixels, only the first.
+
+    A copy of a fitted image among those that are held out would measure what was fitted.
+    """
+    manifest = read_manifest(path, split, root)
     rows = manifest.images()
+    pixels = rows["pixel_hash"]
+    rows = rows.filter(pixels.is_null() | pixels.is_first_distinct())
     images = [
         SampleImage(path=manifest.path_of(row["image"]), image_hash=row["image_hash"], pixel_hash=row["pixel_hash"])
         for row in rows.iter_rows(named=True)
@@ -53,6 +56,16 @@ def _read(kind: str, path: Path, split: str | None, root: Path | None) -> tuple[
     if missing:
         raise misplaced_images(missing, len(images), manifest.root, f"set data.{kind}_root to their new root")
     return images, manifest.frame["data_use"].unique().to_list()
+
+
+def read_manifest(path: Path, split: str | None, root: Path | None) -> Manifest:
+    """A manifest, or one split of it.
+
+    Raises:
+        InputError: It cannot be read, or has no such split.
+    """
+    manifest = Manifest.read(path, root)
+    return manifest if split is None else manifest.split(split)
 
 
 def _check_disjoint(data: AlignDataSettings, targets: Sequence[SampleImage], anchors: Sequence[SampleImage]) -> None:

@@ -5,12 +5,13 @@ from dataclasses import asdict, dataclass
 import torch
 
 from ...choices import DataUse
-from ...errors import SettingsError, StoreError
+from ...errors import StoreError
+from ...plain_text import size_text
 from ...student.adapters.parameter_names import Part
-from ...student.adapters.student_record import read_student_record
 from ...student.adapters.trainable import TrainableParts, count_trainable, make_trainable
 from ...student.inputs.collation import SampleImage
-from ...student.loading.student_loading import Student, open_student
+from ...student.loading.start_adapter import applied_rotations, open_to_train
+from ...student.loading.student_loading import Student
 from ...student.processes import Processes
 from ...student.training.schedule import warmup_steps
 from ...student.training.step_memory import MemoryEstimate, estimate_image_side
@@ -21,9 +22,9 @@ from ...teacher_cache.store.cards.store_card import NOT_STATED
 from ...teacher_cache.store.format.keyed_hashes import given_key
 from ...teacher_cache.store.format.profiles import has_patches
 from ..devices import pick_device
-from ..runs.provenance import describe_template
+from ..runs.provenance import describe_start, describe_template, student_data_use
 from ..training.auto_dtype import auto_dtype
-from ..training.gpu_memory import Card, Fit, present_card
+from ..training.gpu_memory import RESERVE, Card, Fit, present_card
 from ..training.plan_checks import check_dtype, check_fitting_store
 from .align_images import read_image_sets
 from .align_settings import AlignSettings
@@ -75,7 +76,20 @@ class AlignPlan:
                 f"translation.control is {self.settings.translation.control}: the store's features are not used, and "
                 "translation.minimum_r2 is not applied"
             )
+        if self.report_memory and self.fit is not None and self.report_memory + RESERVE > self.fit.card.memory:
+            warnings.append(
+                f"the answers before and after need the whole student on the GPU, {size_text(self.report_memory)}; "
+                f"{self.fit.card.name} has {size_text(self.fit.card.memory)}: set report.images to 0, or they will "
+                "not be measured"
+            )
         return warnings
+
+    @property
+    def report_memory(self) -> int:
+        """Bytes of the whole student's weights, which answer questions at the end; 0 if nothing is measured."""
+        item = 4 if self.settings.student.precision == "float32" else 2
+        values = sum(parameter.numel() for parameter in self.student.model.llava.parameters())
+        return values * item if self.settings.report.images else 0
 
     def summary(self) -> dict[str, object]:
         """The values for the table and for --json."""
@@ -87,6 +101,7 @@ class AlignPlan:
         total = sum(map(len, (sets.targets, sets.held_out_targets, sets.anchors, sets.held_out_anchors)))
         return {
             "student": str(self.settings.student.path),
+            "starts_from": describe_start(self.student),
             "template": describe_template(self.student),
             "dtype": self.settings.student.dtype,
             "image_tokens": str(images.grid),
@@ -115,6 +130,8 @@ class AlignPlan:
             },
             "gpu_memory": None if self.fit is None else self.fit.sentence(),
             "anchor_tokens_on_disk_gib": _gib(cached * item),
+            "report_images": self.settings.report.images,
+            "report_memory_gib": _gib(self.report_memory),
             "store": self.store.location,
             "store_rows": f"{total} of {total} images",
             "store_profile": header.profile,
@@ -142,18 +159,18 @@ def plan_align(settings: AlignSettings, card: Card | None = None) -> AlignPlan:
         StoreError: The store has no E_v, does not fit the student, or lacks images.
     """
     training, processes = settings.training, Processes.of_environment().number
-    batch_size = _batch_size(settings, processes)
+    batch_size = training.images_per_pass(processes)
     if settings.student.dtype == "auto":
         dtype = auto_dtype(settings.student.path, training.device, for_card=card is not None)
         settings = settings.model_copy(update={"student": settings.student.model_copy(update={"dtype": dtype})})
     check_dtype(settings.student.dtype, training.device)
     sets, data_use = read_image_sets(settings.data, training.seed)
     torch.manual_seed(training.seed)  # LoRA's initial values
-    exported = read_student_record(settings.student.path)
-    student = open_student(
+    layers, rotation = applied_rotations(settings.student.path)
+    student = open_to_train(
         settings.student.path,
-        layers=exported.layers if exported else (),
-        rotation=exported.rotation if exported else "none",
+        layers=layers,
+        rotation=rotation,
         template=settings.student.template,
         dtype=settings.student.precision,
     )
@@ -162,7 +179,6 @@ def plan_align(settings: AlignSettings, card: Card | None = None) -> AlignPlan:
     make_trainable(student.model, parts, base=student.base)
     memory = estimate_image_side(student.model, parts, images=batch_size, precision=settings.student.precision)
     card = card or present_card(pick_device(training.device))
-    base_use = [] if student.base_data_use is None else [student.base_data_use]
     counts = count_trainable(student.model)
     return AlignPlan(
         settings=settings,
@@ -182,7 +198,7 @@ def plan_align(settings: AlignSettings, card: Card | None = None) -> AlignPlan:
         ),
         batch_size=batch_size,
         processes=processes,
-        data_use=strictest([*data_use, store.header.data_use, *base_use]),
+        data_use=strictest([*data_use, store.header.data_use, *student_data_use(student)]),
     )
 
 
@@ -196,18 +212,6 @@ def trainable_parts(settings: AlignSettings) -> TrainableParts:
         alpha=settings.lora.lora_alpha,
         dropout=settings.lora.lora_dropout,
     )
-
-
-def _batch_size(settings: AlignSettings, processes: int) -> int:
-    training = settings.training
-    images, passes = training.targets_per_step + training.anchors_per_step, training.gradient_accumulation_steps
-    if images % (passes * processes):
-        raise SettingsError(
-            f"training.targets_per_step {training.targets_per_step} + training.anchors_per_step "
-            f"{training.anchors_per_step} = {images} images cannot be divided into "
-            f"training.gradient_accumulation_steps {passes} x {processes} processes: change one of them so that it can"
-        )
-    return images // (passes * processes)
 
 
 def _open_store(settings: AlignSettings, student: Student, sets: ImageSets) -> TeacherStore:

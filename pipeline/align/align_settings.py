@@ -9,8 +9,10 @@ import yaml
 from pydantic import Field
 
 from ...choices import Dtype, DtypeChoice, Geometry, TrainingDevice, TrainProjector
+from ...errors import SettingsError
 from ..training.run_folder import settings_file
-from ..training.settings import LoraSettings, Overrides, Seed, SettingsSection, apply_overrides
+from ..training.settings import LoraSettings, Seed, SettingsSection
+from ..training.settings_loading import Overrides, apply_overrides
 from ..yaml_files import check_sections, read_sections
 
 ALIGN_CONFIG_FILE = "align.yaml"
@@ -28,13 +30,15 @@ MAY_CHANGE = {
     "training.logging_steps",
     "training.save_steps",
     "training.device",
+    "report.images",
+    "report.max_new_tokens",
 }
 """Settings that do not affect the result of a resumed run, except for rounding on another device."""
 
 
 class AlignedStudentSettings(SettingsSection):
     path: Path
-    """Base model folder, as in `student train`."""
+    """Base model folder or adapter, as in `student train`."""
     template: str | None = None
     """Prompt template that the adapter records; nothing is asked in this stage."""
     dtype: DtypeChoice = "auto"
@@ -112,6 +116,29 @@ class AlignTrainingSettings(SettingsSection):
     device: TrainingDevice | None = None
     """null: cuda or mps where present, else cpu."""
 
+    def images_per_pass(self, processes: int) -> int:
+        """Images in one forward pass of one process.
+
+        Raises:
+            SettingsError: A step cannot be divided among the processes.
+        """
+        images, passes = self.targets_per_step + self.anchors_per_step, self.gradient_accumulation_steps
+        if images % (passes * processes):
+            raise SettingsError(
+                f"training.targets_per_step {self.targets_per_step} + training.anchors_per_step "
+                f"{self.anchors_per_step} = {images} images cannot be divided into "
+                f"training.gradient_accumulation_steps {passes} x {processes} processes: change one of them so that "
+                "it can"
+            )
+        return images // (passes * processes)
+
+
+class AlignReportSettings(SettingsSection):
+    images: int = Field(default=100, ge=0)
+    """Largest number of targets, and of anchors, of which answers and probes are compared at the end; 0: of none."""
+    max_new_tokens: int = Field(default=32, ge=1)
+    """Longest answer of the comparison, in tokens."""
+
 
 class AlignSettings(SettingsSection):
     """A whole run of `student align`."""
@@ -122,6 +149,7 @@ class AlignSettings(SettingsSection):
     trainable: AlignTrainableSettings = AlignTrainableSettings()
     lora: LoraSettings = LoraSettings(lora_dropout=0.0)
     training: AlignTrainingSettings = AlignTrainingSettings()
+    report: AlignReportSettings = AlignReportSettings()
 
     @property
     def projector_learning_rate(self) -> float:

@@ -6,7 +6,7 @@ from typing import Any, get_args, get_type_hints
 
 from ...errors import SettingsError
 from ...student.decoding import Decoding, Method, choose_decoding, find_method, method_names
-from ..training.settings import apply_override
+from ..training.settings_loading import apply_override
 
 SECTION = "decode"
 

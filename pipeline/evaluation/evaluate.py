@@ -14,7 +14,7 @@ import polars as pl
 from ...errors import InputError, SettingsError
 from ...progress import Progress
 from ...student.decoding import Decoding
-from ...student.decoding.generation import Answer, answer_batch
+from ...student.decoding.generation import Answer, answer_batch, check_pixels
 from ...student.families.bases import read_text_side
 from ...student.folders.student_facts import StudentFacts
 from ...student.inputs.collation import Pixels, Sample
@@ -22,6 +22,8 @@ from ...student.loading.student_loading import Student
 from ...student.metrics.reports.report_metric import ReportMetric
 from ...student.metrics.vqa import ReadingSummary
 from ...student.processes import Processes
+from ...teacher_cache.store import TeacherStore, open_store
+from ...teacher_cache.store.format.keyed_hashes import given_key
 from ..data.image_hashing import require_files
 from ..data.manifest import Manifest
 from ..data.samples import manifest_samples
@@ -73,6 +75,10 @@ class EvaluationRequest(SplitRequest):
     overrides: tuple[str, ...] | Mapping[str, Any] = ()
     """Its settings, as `decode.alpha=0.5`, or by name."""
     max_new_tokens: int = 128
+    store: str | None = None
+    """Teacher store with E_v of the images, for an adapter that projects the teacher's features."""
+    hash_key: Path | None = None
+    """The key of a store whose image hashes are keyed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,11 +162,13 @@ def run_evaluation(request: EvaluationRequest, out: Path, progress: Progress) ->
     check_free(out, resume=request.resume or work.may_exist)  # before any slow step
     with joined_group() as group:
         work.check(group)
-        recipe = request.recipe()
+        recipe = request.recipe() if request.store is None else _with_features(request, request.recipe(), decoding)
         questions = _questions(request.read_split(), request.limit)
         samples = manifest_samples(questions)
         require_files([image.path for sample in samples for image in sample.images])
         facts = recipe.facts()
+        if recipe.features is not None:
+            _check_rows(recipe.features, samples)
         run = describe_run(facts, facts.adapter_folder, questions.frame, decoding, request.batch_size)
         threads = work.threads_on(recipe.device)
         scoring_device = pick_device(None) if work.engine == "ray" else recipe.device
@@ -225,6 +233,28 @@ def evaluate_student(
     )
     assert isinstance(report, EvaluationReport)
     return report
+
+
+def _with_features(request: EvaluationRequest, recipe: StudentRecipe, decoding: Decoding) -> StudentRecipe:
+    """The recipe with the store of an adapter that projects the teacher's features."""
+    assert request.store is not None
+    if request.work.engine == "ray":
+        raise SettingsError("--store is not sent to Ray's machines: use --engine local")
+    store = open_store(request.store, given_key(request.hash_key))
+    check_pixels(store, decoding)
+    return replace(recipe, features=store)
+
+
+def _check_rows(store: TeacherStore, samples: Sequence[Sample]) -> None:
+    """Check that every image has a row.
+
+    Raises:
+        MissingTeacherRow: Some have none.
+    """
+    images = {image.image_hash: image.pixel_hash for sample in samples for image in sample.images}
+    missing = store.missing(list(images), list(images.values()))
+    if missing:
+        raise store.missing_error(missing, len(images))
 
 
 def _questions(manifest: Manifest, limit: int | None) -> Manifest:

@@ -5,7 +5,7 @@ randomization test exchanges whole images.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from statistics import NormalDist
@@ -81,6 +81,39 @@ def bootstrap_difference(
     return Difference(mean=gap, low=found.low, high=found.high)
 
 
+def crossed_interval(
+    gap: Callable[[Array], Array], parts: Array, groups: Sequence[str], *, seed: int, resamples: int = 2000
+) -> Interval:
+    """Percentile bootstrap that draws repeats (seeds) and images independently, each with replacement.
+
+    The degrees of freedom of Student's t are Satterthwaite's, from the variances that repeats and images cause alone;
+    NaN if there are fewer than two of either.
+
+    Args:
+        gap: Sums [draws, k] -> the value of each draw.
+        parts: [repeats, questions, k], contributions of the same questions in every repeat.
+        groups: The image of each question.
+        seed: Of the draws.
+        resamples: Number of draws.
+    """
+    sums = np.stack([_every_group_sum(repeat, groups) for repeat in parts])
+    sums = sums[:, sums.any(axis=(0, 2))]
+    repeats, images, _ = sums.shape
+    generator = np.random.default_rng(seed)
+    image_times, repeat_times = (
+        generator.multinomial(number, np.full(number, 1 / number), size=resamples).astype(float)
+        for number in (images, repeats)
+    )
+    drawn = sum(repeat_times[:, one, None] * (image_times @ sums[one]) for one in range(repeats))
+    alone = (repeat_times @ sums.sum(axis=1), image_times @ sums.sum(axis=0))
+    of_repeats, of_images = (float(np.nanvar(gap(one))) for one in alone)
+    degrees = min(repeats, images) - 1
+    if degrees > 0 and of_repeats + of_images > 0:
+        each = of_repeats**2 / (repeats - 1) + of_images**2 / (images - 1)
+        degrees = int((of_repeats + of_images) ** 2 / each)
+    return _interval(float(gap(sums.sum(axis=(0, 1))[None])[0]), gap(np.asarray(drawn)), degrees + 1)
+
+
 def randomization_test(
     before: MetricResult, after: MetricResult, groups: Sequence[str], *, seed: int, rounds: int = 10_000
 ) -> float | None:
@@ -146,12 +179,23 @@ def pooled(results: Sequence[MetricResult]) -> MetricResult:
 
 def _group_sums(parts: Array, groups: Sequence[str]) -> Array:
     """[images, k]: sums of `parts` over each image with scored questions."""
+    sums, index = _every_group_sum(parts, groups), _group_index(groups)
+    return sums[np.isin(np.arange(len(sums)), index[parts.any(axis=1)])]
+
+
+def _every_group_sum(parts: Array, groups: Sequence[str]) -> Array:
+    """The same for all images, in the order of their names."""
     if len(parts) != len(groups):
         raise ValueError(f"{len(parts)} questions, but {len(groups)} groups")
-    names, index = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
-    sums = np.zeros((len(names), parts.shape[1]))
+    index = _group_index(groups)
+    sums = np.zeros((int(index.max(initial=-1)) + 1, parts.shape[1]))
     np.add.at(sums, index, parts)
-    return sums[np.isin(np.arange(len(names)), index[parts.any(axis=1)])]
+    return sums
+
+
+def _group_index(groups: Sequence[str]) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """The number of each question's image."""
+    return np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)[1]
 
 
 def _drawn(sums: Array, seed: int, resamples: int) -> Array:

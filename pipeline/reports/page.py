@@ -19,7 +19,7 @@ from ... import __version__
 from ...atomic import write_whole
 from ...choices import AnswerState
 from ...errors import InputError
-from ...plain_text import shown
+from ...plain_text import shown, with_terms_joined
 from ...progress import Progress
 from ...student.file_errors import is_file, reading, writing
 from .figures.figure import Figure
@@ -189,19 +189,25 @@ def _environment() -> Environment:
         "is_long": _is_long,
         "picture": _picture,
         "anchor": _anchor,
+        "prose": _prose,
         "text": _text,
     }
     return environment
 
 
 def _text(value: object) -> str:
-    """Text of a model or a data set: control characters are escaped."""
+    """Text of a model or a data set, or a command: control characters are escaped."""
     return shown(str(value), lines=True)
+
+
+def _prose(value: object) -> str:
+    """Text of the page itself: no line ends between a number and its percent sign."""
+    return with_terms_joined(_text(value))
 
 
 def _cell(value: object) -> str:
     if isinstance(value, Strong):
-        return Markup("<strong>{}</strong>").format(_text(value.text))
+        return Markup("<strong>{}</strong>").format(_prose(value.text))
     if value is None:
         return "\N{EN DASH}"
     if isinstance(value, bool):
@@ -210,13 +216,13 @@ def _cell(value: object) -> str:
         return "\N{EN DASH}" if value != value else f"{value:.4g}"
     if isinstance(value, int):
         return f"{value:,}"
-    return _text(value)
+    return _prose(value)
 
 
 def _is_number(value: object) -> bool:
     """Whether a cell is aligned right: a number, also one that is already formatted."""
     if isinstance(value, str):
-        return re.fullmatch(r"[+-]?[\d,]*\.?\d+%?", value) is not None
+        return re.fullmatch(r"[+-]?[\d,]*\.?\d+(?:\s?%)?", value) is not None
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

@@ -8,7 +8,7 @@ NO_REPORT: Final = "MEDALIGN_NO_REPORT"
 
 
 def reports_are_on() -> bool:
-    """Whether `train`, `evaluate`, `compare`, `ground` and `demo` write report.html."""
+    """Whether `train`, `align`, `evaluate`, `compare`, `ground` and `demo` write report.html."""
     return os.environ.get(NO_REPORT, "") in ("", "0")
 
 

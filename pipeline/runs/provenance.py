@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 
 from ... import __version__
+from ...choices import DataUse
 from ...student.adapters.adapter_folder import ADAPTER_RECORD
 from ...student.adapters.student_record import fingerprint_adapter
 from ...student.file_errors import is_file
@@ -17,6 +18,7 @@ from ...student.loading.adapter_loading import describe_adapter
 from ...student.loading.student_loading import Student
 from ...student.prompts.prompt_identity import PromptIdentity
 from ...student.prompts.templates import TEMPLATES
+from ...teacher_cache.store import TeacherStore
 from ..data.manifest_images import IMAGE_HASHES, MORE_IMAGES_COLUMN
 
 
@@ -33,7 +35,13 @@ def describe_student(student: Student | StudentFacts, adapter: Path | None) -> d
         "prompt": describe_prompt(student.prompt),
         "dtype": student.dtype,
         "lora": student.lora,
+        **({} if student.features is None else {"features": _describe_features(student.features)}),
     }
+
+
+def _describe_features(store: TeacherStore) -> dict[str, Any]:
+    """The store whose E_v are shown to a student instead of pixels."""
+    return {"teacher": store.header.teacher, "fingerprint": store.header.fingerprint, "root_sha256": store.root_sha256}
 
 
 def describe_prompt(prompt: PromptIdentity) -> dict[str, Any]:
@@ -56,6 +64,20 @@ def describe_template(student: Student) -> str:
     """The template for the summary, with a remark if it is a guess."""
     guessed = student.template_origin == "guess"
     return f"{student.template_name} (a guess: set student.template)" if guessed else student.template_name
+
+
+def describe_start(student: Student) -> str | None:
+    """The adapter that training starts from, for the summary; None if it starts from the base."""
+    if student.start is None:
+        return None
+    trained = ", ".join(f"{part.replace('_', ' ')}: {how}" for part, how in student.start.trained.items())
+    return f"adapter {student.start.adapter_fingerprint[:12]} ({trained}), merged into {student.base}"
+
+
+def student_data_use(student: Student) -> list[DataUse]:
+    """The known data-use classes of what a student was trained on before: its base, and the adapter it starts from."""
+    start = None if student.start is None else student.start.data_use
+    return [used for used in (student.base_data_use, start) if used is not None]
 
 
 def describe_questions(questions: pl.DataFrame, columns: Sequence[str]) -> dict[str, Any]:

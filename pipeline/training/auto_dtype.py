@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ...choices import Dtype
 from ...student.families.bases import stored_dtype
+from ...student.loading.start_adapter import base_of
 from ..devices import pick_device
 from .settings import Settings
 
@@ -25,10 +26,10 @@ def with_dtype(settings: Settings, *, for_card: bool) -> Settings:
 
 
 def auto_dtype(base: Path, device: str | None, *, for_card: bool) -> Dtype:
-    """The precision of `dtype: auto`: that of the stored base on a GPU, float32 on a CPU.
+    """The precision of `dtype: auto`: that of the stored base (of an adapter: its base's) on a GPU, float32 on a CPU.
 
     Raises:
         InputError: The base is not a student, or is incomplete.
     """
     on_gpu = for_card or pick_device(device) != "cpu"
-    return stored_dtype(base) if on_gpu else "float32"
+    return stored_dtype(base_of(base)) if on_gpu else "float32"

@@ -1,159 +1,37 @@
 """The plan of a training run; checks manifest, student and store before the first step."""
 
-import math
-from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from ...choices import DataUse
-from ...errors import InputError
-from ...plain_text import as_typed, is_url
-from ...student.adapters.parameter_names import Part
-from ...student.adapters.trainable import LearningRates, TrainableParts, count_trainable, make_trainable
-from ...student.inputs.collation import AlignmentDataset, Sample
-from ...student.loading.student_loading import Student, open_student
+from ...errors import InputError, StoreError
+from ...student.adapters.trainable import count_trainable, make_trainable
+from ...student.inputs.alignment_dataset import AlignmentDataset
+from ...student.inputs.collation import Sample
+from ...student.loading.start_adapter import open_to_train
+from ...student.loading.student_loading import Student
 from ...student.processes import Processes
-from ...student.training.schedule import warmup_steps
-from ...student.training.step_memory import MemoryEstimate, estimate_memory
+from ...student.training.step_memory import estimate_memory
 from ...student.training.training_run import check_reporters
 from ...teacher_cache.sharing.data_use_gate import strictest
 from ...teacher_cache.store import TeacherStore, open_store
-from ...teacher_cache.store.cards.store_card import NOT_STATED
 from ...teacher_cache.store.format.keyed_hashes import given_key
+from ...teacher_cache.store.format.profiles import has_patches
 from ..data.image_hashing import misplaced_images
 from ..data.manifest import Manifest
 from ..data.samples import answered_samples
 from ..devices import pick_device
-from ..runs.provenance import describe_template
-from ..runs.unknown_words import unknown_word_warning
+from ..runs.provenance import student_data_use
 from .auto_dtype import with_dtype
-from .gpu_memory import Card, Fit, fit_to_card, present_card
+from .gpu_memory import Card, fit_to_card, present_card
 from .plan_checks import check_fitting_store, check_layers, check_patience, check_positions, check_precision
-from .region_targets import RegionTargets, read_region_targets
+from .region_targets import read_region_targets
 from .settings import PRESETS, Settings
 from .step_shape import largest_step
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingPlan:
-    """A checked plan, which `run_training` executes."""
-
-    settings: Settings
-    """`student.dtype: auto` is replaced by the precision."""
-    student: Student
-    store: TeacherStore | None
-    regions: RegionTargets | None
-    """Annotated regions as targets of L_att; None if they are not used."""
-    train: AlignmentDataset
-    validation: AlignmentDataset | None
-    samples: list[Sample]
-    """The training questions."""
-    unanswered: int
-    """Questions of both splits without a reference answer, which are skipped."""
-    images: int
-    """Number of images in all questions; each has a row in the store."""
-    trainable: dict[Part, int]
-    """Number of trained parameters per part."""
-    memory: MemoryEstimate
-    fit: Fit | None
-    """Comparison of the memory with the GPU; None if none is used."""
-    processes: int
-    data_use: DataUse
-    """Strictest data-use class of questions, store and base."""
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps of the run."""
-        settings = self.settings.training
-        if settings.max_steps is not None:
-            return settings.max_steps
-        batches = math.ceil(len(self.train) / (settings.per_device_train_batch_size * self.processes))
-        return math.ceil(settings.num_train_epochs * math.ceil(batches / settings.gradient_accumulation_steps))
-
-    def summary(self) -> dict[str, object]:
-        """The values for the table and for --json."""
-        settings = self.settings.training
-        effective = settings.per_device_train_batch_size * settings.gradient_accumulation_steps * self.processes
-        header = None if self.store is None else self.store.header
-        return {
-            "student": str(self.settings.student.path),
-            "template": describe_template(self.student),
-            "dtype": self.settings.student.dtype,
-            "image_tokens": str(self.student.images.grid),
-            "attention_rows": self.settings.alignment.attention_rows if self.settings.alignment.beta else None,
-            "attention_targets": self.settings.alignment.attention_targets if self.settings.alignment.beta else None,
-            "visual_gradient": self._visual_gradient(),
-            "region_targets": None if self.regions is None else self.regions.coverage(self.samples),
-            "images_without_target": self._without_target(),
-            "train_questions": len(self.train),
-            "validation_questions": 0 if self.validation is None else len(self.validation),
-            "unanswered_questions": self.unanswered,
-            "unknown_words": self.unknown_words,
-            "longest_sample_tokens": max(self.train.lengths),
-            "optimizer_steps": self.steps,
-            "warmup_steps": warmup_steps(self.steps, settings.warmup_ratio),
-            "max_grad_norm": settings.max_grad_norm,
-            "samples_per_step": effective,
-            "processes": self.processes,
-            **{f"trainable_{part}": number for part, number in self.trainable.items()},
-            **{f"learning_rate_{part}": self._rate(part) for part, number in self.trainable.items() if number},
-            "memory_gib": {
-                "total": _gib(self.memory.total),
-                **{name: _gib(value) for name, value in asdict(self.memory).items()},
-            },
-            "gpu_memory": None if self.fit is None else self.fit.sentence(),
-            "store": None if self.store is None else self.store.location,
-            "store_rows": None if self.store is None else f"{self.images} of {self.images} images",
-            "store_profile": None if header is None else header.profile,
-            "store_fingerprint": None if header is None else header.fingerprint,
-            "store_root_sha256": None if self.store is None else self.store.root_sha256,
-            "store_title": None if header is None else header.title or NOT_STATED,
-            "store_license": None if header is None else header.licence or NOT_STATED,
-            "teacher": None if header is None else header.teacher,
-            "data_use": self.data_use,
-        }
-
-    @cached_property
-    def unknown_words(self) -> str | None:
-        """A warning if training answers contain words that the student's tokenizer does not know."""
-        answers = [sample.answer for sample in self.samples]
-        return unknown_word_warning(self.student.tokenizer, answers, "training answers")
-
-    def not_checked(self) -> str:
-        """What a run checks, and a plan does not."""
-        manifest = self.settings.data.manifest
-        images = (
-            "image files exist, but were not compared with the manifest, which training does as it reads them: "
-            f"`medalign data check {as_typed(manifest)} --hashes` compares all of them now"
-        )
-        if self.store is None:
-            return images
-        store = self.store.location
-        whole = (
-            f"`medalign store pull {as_typed(store)} --out STORE.zarr` makes a copy that can be verified"
-            if is_url(store)
-            else f"`medalign store verify {as_typed(store)}` compares all of them now"
-        )
-        return f"{images}; the store's bytes are compared as they are read; {whole}"
-
-    def _visual_gradient(self) -> str | None:
-        named = self.settings.alignment.visual_gradient
-        if named == "all" or not self.settings.alignment.alpha:
-            return None
-        second = ", by a second backward pass" if self.settings.restricts_visual_gradient else ""
-        return f"{', '.join(named)}{second}"
-
-    def _without_target(self) -> int | None:
-        """Training images without L_att; None if all have one."""
-        if self.regions is None or self.settings.alignment.attention_targets == "both":
-            return None
-        return sum(len(sample.images) for sample in self.samples) - self.regions.number(self.samples)
-
-    def _rate(self, part: Part) -> float:
-        rate: float = getattr(learning_rates(self.settings), part)
-        return rate
+from .training_plan import TrainingPlan, trainable_parts
 
 
 def plan_training(settings: Settings, card: Card | None = None) -> TrainingPlan:
@@ -180,7 +58,7 @@ def plan_training(settings: Settings, card: Card | None = None) -> TrainingPlan:
         _require_questions(settings, name, samples)
     _require_images([*train, *validation], manifest.root)
     torch.manual_seed(settings.training.seed)  # LoRA's initial values
-    student = open_student(
+    student = open_to_train(
         settings.student.path,
         layers=settings.alignment.layers,
         rotation=settings.alignment.rotation,
@@ -192,6 +70,10 @@ def plan_training(settings: Settings, card: Card | None = None) -> TrainingPlan:
     )
     store = _open_store(settings, student, [*train, *validation])
     regions = read_region_targets(settings, splits, [*train, *validation], student.images.grid)
+    if settings.alignment.image_tokens == "teacher":
+        student = _with_features(student, store)
+    if settings.alignment.query_experts:
+        student.model.add_query_experts()
     parts = trainable_parts(settings)
     make_trainable(student.model, parts, base=student.base)
     encode = partial(
@@ -201,6 +83,7 @@ def plan_training(settings: Settings, card: Card | None = None) -> TrainingPlan:
         max_length=settings.training.max_length,
         regions=None if regions is None else regions.maps,
         attention_targets=settings.alignment.attention_targets,
+        visual_weights=settings.alignment.visual_weights,
     )
     data = encode(samples=train)
     held_out = encode(samples=validation) if validation else None
@@ -239,39 +122,11 @@ def plan_training(settings: Settings, card: Card | None = None) -> TrainingPlan:
     return plan
 
 
-def trainable_parts(settings: Settings) -> TrainableParts:
-    """Convert the sections `trainable` and `lora` to arguments of the student's builder."""
-    return TrainableParts(
-        language_model=settings.trainable.language_model,
-        projector=settings.trainable.projector,
-        vision_tower=settings.trainable.vision_tower,
-        rank=settings.lora.r,
-        alpha=settings.lora.lora_alpha,
-        dropout=settings.lora.lora_dropout,
-    )
-
-
-def learning_rates(settings: Settings) -> LearningRates:
-    """The peak learning rate of each part, with defaults for nulls."""
-    return LearningRates(
-        language_model=settings.training.learning_rate,
-        projector=settings.projector_learning_rate,
-        vision_tower=settings.vision_tower_learning_rate,
-        rotation=settings.rotation_learning_rate,
-        lora_b_ratio=settings.lora.b_rate,
-    )
-
-
 def _data_use(splits: list[Manifest], store: TeacherStore | None, student: Student) -> DataUse:
     """The strictest data-use class of all training data."""
     classes = [used for split in splits for used in split.frame["data_use"].unique().to_list()]
     classes += [] if store is None else [store.header.data_use]
-    classes += [] if student.base_data_use is None else [student.base_data_use]
-    return strictest(classes)
-
-
-def _gib(number: int) -> float:
-    return round(number / 2**30, 3)
+    return strictest([*classes, *student_data_use(student)])
 
 
 def _require_questions(settings: Settings, split: str, samples: list[Sample]) -> None:
@@ -299,6 +154,19 @@ def _open_store(settings: Settings, student: Student, samples: list[Sample]) -> 
     store = open_store(settings.data.store, given_key(settings.data.hash_key))
     _check_store(settings, student, store, samples)
     return store
+
+
+def _with_features(student: Student, store: TeacherStore | None) -> Student:
+    """The student with a new projection of the store's E_v in place of its vision tower."""
+    assert store is not None
+    if not has_patches(store.header.profile):
+        raise StoreError(
+            f"the store {store.location} has profile {store.header.profile}, which holds cosines of patch features but "
+            "not the features (E_v) that alignment.image_tokens projects. Extract again with --profile float16, native "
+            "or int8"
+        )
+    student.model.project_teacher(store.header.width)
+    return replace(student, features=store)
 
 
 def _check_store(settings: Settings, student: Student, store: TeacherStore, samples: list[Sample]) -> None:

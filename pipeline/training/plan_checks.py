@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from ...choices import Geometry
 from ...errors import InputError, SettingsError, StoreError
 from ...student.inputs.collation import Sample
+from ...student.loading.start_adapter import base_of
 from ...student.loading.student_loading import Student
 from ...teacher_cache.geometry.patch_grid import PatchGrid
 from ...teacher_cache.store import TeacherStore
@@ -20,7 +21,7 @@ def check_layers(settings: Settings) -> None:
         SettingsError: The language model has fewer layers.
     """
     try:
-        config = json.loads((settings.student.path / "config.json").read_text())
+        config = json.loads((base_of(settings.student.path) / "config.json").read_text())
         number = config.get("text_config", config)["num_hidden_layers"]
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return

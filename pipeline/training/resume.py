@@ -9,7 +9,8 @@ import yaml
 from ...errors import InputError
 from ...student.adapters.setting_names import with_current_names
 from .run_folder import settings_file
-from .settings import CONFIG_FILE, Overrides, Settings, load_settings
+from .settings import CONFIG_FILE, Settings
+from .settings_loading import Overrides, load_settings
 
 MAY_CHANGE = {
     # Where things are; that they are the same is checked by their fingerprints.

@@ -1,14 +1,31 @@
-"""What the folders of all training runs share: whether one can be written to, and what its record says."""
+"""What the folders of all training runs share: whether one can be written to, how it ended, what its record says."""
 
-from collections.abc import Collection
+import json
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, Final, TypeVar
 
+from safetensors import SafetensorError, safe_open
+
+from ...atomic import is_temporary
 from ...errors import InputError, SettingsError
 from ...plain_text import as_typed
+from ...student.adapters.adapter_folder import (
+    ADAPTER_RECORD,
+    START_FOLDER,
+    AdapterRecord,
+    StartAdapter,
+    adapter_files,
+    read_adapter_record,
+)
 from ...student.adapters.parameter_names import Part
 from ...student.adapters.trainable import TrainableParts
 from ...student.training.checkpoints import checkpoints_in, is_whole, last_whole_checkpoint
 from ...teacher_cache.store import TeacherStore
+
+Report = TypeVar("Report")
+_BEFORE_CHECKPOINTS: Final = {START_FOLDER}
 
 
 def check_run_folder(out: Path, *, resume: bool, finished: bool, before_checkpoints: Collection[str]) -> None:
@@ -22,17 +39,69 @@ def check_run_folder(out: Path, *, resume: bool, finished: bool, before_checkpoi
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; pass another --out")
-    names = {path.name for path in out.iterdir()} if out.is_dir() else set()
+    names = {path.name for path in out.iterdir() if not is_temporary(path.name)} if out.is_dir() else set()
     cut_off = {path.name for path in checkpoints_in(out) if not is_whole(path)}
     last = last_whole_checkpoint(out)
     if resume and last is None and not finished:
         torn = f" ({', '.join(sorted(cut_off))} is incomplete)" if cut_off else ""
         raise InputError(f"{out} has no complete checkpoint to resume from: start without --resume{torn}")
-    if names - cut_off - set(before_checkpoints) and not resume:
+    if names - cut_off - _BEFORE_CHECKPOINTS - set(before_checkpoints) and not resume:
         how = "pass another --out" if last is None else "pass another --out, or --resume to continue the run in it"
         if finished:
             how = "it contains a finished run; pass another --out"
         raise InputError(f"{out} is not empty: {how}")
+
+
+def read_finished_run(out: Path, summary_file: str, parse: Callable[[Any], Report]) -> Report | None:
+    """The report in the summary of a finished run; None if it was interrupted, killed or never started.
+
+    The summary is written last, so one that cannot be read is that of a killed run.
+    """
+    if not (out / ADAPTER_RECORD).is_file():
+        return None
+    try:
+        return parse(json.loads((out / summary_file).read_text()))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def check_adapter_files(out: Path, summary_file: str) -> None:
+    """Check that a finished run still has the complete files of its adapter, and of the one that it started from.
+
+    Raises:
+        InputError: Some are missing or truncated; the message lists all, and how to write them again.
+    """
+    files = sorted(_all_files(out, read_adapter_record(out)))
+    missing = [str(path.relative_to(out)) for path in files if not path.is_file()]
+    harmed = missing or [str(path.relative_to(out)) for path in files if not _is_whole_file(path)]
+    if not harmed:
+        return
+    last = last_whole_checkpoint(out)
+    then = f"copy the folder again, or train again with another --out, because {out} has no checkpoint"
+    if last is not None:
+        then = f"delete {out / summary_file} and run the command again to restore the adapter from {last.name}"
+    state = "missing" if missing else "damaged"
+    raise InputError(f"the run in {out} is finished, but {', '.join(harmed)} is {state}: {then}")
+
+
+def _all_files(folder: Path, record: AdapterRecord) -> set[Path]:
+    files = {folder / name for name in adapter_files(record)}
+    if record.start is not None:
+        start = folder / START_FOLDER
+        files |= {start / ADAPTER_RECORD}
+        files |= _all_files(start, read_adapter_record(start)) if (start / ADAPTER_RECORD).is_file() else set()
+    return files
+
+
+def _is_whole_file(path: Path) -> bool:
+    """Whether the header of a safetensors file, which includes the file's length, can be read."""
+    if path.name == ADAPTER_RECORD:
+        return True
+    try:
+        with safe_open(path, framework="pt"):
+            return True
+    except (OSError, SafetensorError):
+        return False
 
 
 def settings_file(out: Path | None, name: str, start: str, *, resume: bool) -> Path:
@@ -65,6 +134,11 @@ def store_record(store: TeacherStore) -> dict[str, object]:
         "title": store.header.title,
         "license": store.header.licence,
     }
+
+
+def start_record(start: StartAdapter | None, out: Path) -> StartAdapter | None:
+    """What the record of an adapter in `out` says of the one that it starts from, which is copied there."""
+    return None if start is None else replace(start, folder=str(out / START_FOLDER))
 
 
 def how_trained(parts: TrainableParts) -> dict[Part, str]:

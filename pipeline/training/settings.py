@@ -3,8 +3,6 @@
 Settings end at the builders: `pipeline/training/train.py` turns them into plain arguments.
 """
 
-from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -20,6 +18,7 @@ from ...choices import (
     Dtype,
     DtypeChoice,
     Geometry,
+    ImageTokens,
     Quantization,
     RotationMode,
     Sharding,
@@ -27,10 +26,9 @@ from ...choices import (
     TrainLanguageModel,
     TrainProjector,
     TrainVisionTower,
+    VisualWeights,
 )
-from ...errors import SettingsError
-from ...student.adapters.setting_names import EARLIER_NAMES, with_current_names
-from ..yaml_files import check_sections, read_sections, refuse_enormous, yaml_problem
+from ..yaml_files import refuse_enormous
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 PresetName = Literal["default", "paper", "released"]
@@ -77,7 +75,8 @@ KL, and a slower W (docs/decisions.md)."""
 
 class StudentSettings(SettingsSection):
     path: Path
-    """Base model folder: transformers Llava, or an original checkpoint as published (docs/students.md)."""
+    """Base model folder: transformers Llava, or an original checkpoint as published (docs/students.md); or an adapter's
+    folder, which is merged into its base in memory (docs/align.md)."""
     template: str | None = None
     """Prompt template; null: the base's own (docs/students.md)."""
     dtype: DtypeChoice = "auto"
@@ -113,6 +112,14 @@ class AlignmentSettings(SettingsSection):
     visual_gradient: Literal["all"] | tuple[AlignedPart, ...] = "all"
     """Trained parts that L_vis changes: all, or some of lora, rotation, projector and tower, such as [rotation]. If
     they are not all trained parts, a step has a second backward pass."""
+    visual_weights: VisualWeights = "uniform"
+    """Weights of the pairs of patches in L_vis: uniform, as in Eq. 4, or the teacher's E_a of both patches."""
+    image_tokens: ImageTokens = "student"
+    """Where the language model's image tokens come from: the student's vision tower and projector, or a trained
+    projection of the teacher's E_v in their place, without distillation (the paper's "w/o distill", Figure 4B)."""
+    query_experts: bool = False
+    """MoE-Q: four LoRA experts on the query projection of every aligned layer, mixed by a router on the prompt's last
+    token. Their rate is training.learning_rate."""
     geometry: Geometry | None = None
     """How the store's teacher must have seen the images; null: as the preset says."""
 
@@ -150,7 +157,8 @@ class AlignmentSettings(SettingsSection):
 
     @property
     def uses_store(self) -> bool:
-        return self.alpha > 0 or (self.beta > 0 and self.attention_targets != "regions")
+        uses_E_a = self.beta > 0 and self.attention_targets != "regions"
+        return self.alpha > 0 or uses_E_a or self.image_tokens == "teacher"
 
     @property
     def uses_regions(self) -> bool:
@@ -170,6 +178,8 @@ class TrainableSettings(SettingsSection):
     """null: training.learning_rate for lora, 0.01 x it for full (LLaVA-NeXT: 2e-6)."""
     rotation_learning_rate: float | None = Field(default=None, gt=0)
     """Of W; null: training.learning_rate times the preset's rotation_rate."""
+    teacher_projection_learning_rate: float | None = Field(default=None, gt=0)
+    """With alignment.image_tokens teacher; null: training.learning_rate."""
 
 
 class LoraSettings(SettingsSection):
@@ -190,7 +200,7 @@ class DataSettings(SettingsSection):
     """Folder that the manifest's image paths start from; null: as the manifest says."""
     store: str | None = None
     """Teacher store, a folder or a URL (docs/sharing.md); may be null where alpha is 0 and beta is 0 or
-    attention_targets is regions."""
+    attention_targets is regions, unless image_tokens is teacher."""
     hash_key: Path | None = None
     """The key of a store whose image hashes are keyed; null where they are plain."""
     teacher: str | None = None
@@ -287,153 +297,10 @@ class Settings(SettingsSection):
         factor = PRESETS[self.alignment.preset].rotation_rate
         return self.trainable.rotation_learning_rate or factor * self.training.learning_rate
 
+    @property
+    def teacher_projection_learning_rate(self) -> float:
+        return self.trainable.teacher_projection_learning_rate or self.training.learning_rate
+
     def to_yaml(self) -> str:
         """The resolved settings, every default spelled out."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
-
-
-Overrides = Sequence[str] | Mapping[str, Any]
-"""`["alignment.beta=0.06"]`, or `{"alignment.beta": 0.06}`."""
-
-
-def load_settings(path: Path, overrides: Overrides = (), *, stored: bool = False) -> Settings:
-    """Read a YAML file and apply overrides such as `alignment.beta=0.06`.
-
-    Paths in it are relative to the working directory. In a `stored` file, which a run wrote, settings may have the
-    names of earlier versions.
-
-    Raises:
-        SettingsError: the file or an override is wrong; the message lists every problem with the value found.
-    """
-    values = read_sections(path, Settings)
-    return _checked(path, with_current_names(values) if stored else values, overrides)
-
-
-def settings_of(values: Mapping[str, Any], overrides: Overrides = ()) -> Settings:
-    """The settings that a program gives as a mapping of sections, checked as those of a file.
-
-    Raises:
-        SettingsError: the values or an override are wrong; the message lists every problem with the value found.
-    """
-    return _checked("config", deepcopy(dict(values)), overrides)
-
-
-def apply_overrides(values: dict[str, Any], overrides: Overrides) -> None:
-    """Put all overrides among values read from YAML.
-
-    Raises:
-        SettingsError: an override is not of this form, or its section is a value.
-    """
-    for override in overrides:
-        if isinstance(overrides, Mapping):
-            _section_of(values, override, override)[override.rpartition(".")[2]] = overrides[override]
-        else:
-            apply_override(values, override)
-
-
-def _checked(source: Path | str, values: dict[str, Any], overrides: Overrides) -> Settings:
-    apply_overrides(values, overrides)
-    settings = check_sections(source, values, Settings, EARLIER_NAMES)
-    problems = _conflicts(settings)
-    if problems:
-        raise SettingsError(f"{source}: " + "\n".join(problems))
-    return settings
-
-
-def _conflicts(settings: Settings) -> list[str]:
-    """Settings that are right by themselves and not together."""
-    alignment, student, training, data = settings.alignment, settings.student, settings.training, settings.data
-    problems = []
-    if alignment.uses_store and data.store is None:
-        problems.append(
-            f"alignment.alpha is {alignment.alpha} and beta {alignment.beta}, but data.store "
-            "is not set. Name a teacher store (`medalign teacher extract` makes one) or set both weights to 0."
-        )
-    if alignment.uses_regions and alignment.attention_targets == "both" and alignment.required_geometry == "crop":
-        problems.append(
-            "alignment.attention_targets is 'both' with geometry 'crop': cell (i, j) of E_a is then other tissue than "
-            "cell (i, j) of the regions, which lie on the padded square that the student sees, so their mean has no "
-            "meaning. Set alignment.geometry to pad (with a store of that geometry), or attention_targets to regions"
-        )
-    problems += _visual_gradient_conflicts(settings)
-    if student.quantization is not None and training.sharding is not None:
-        problems.append(
-            f"student.quantization is {student.quantization!r} and training.sharding "
-            f"{training.sharding!r}: a quantized student cannot be spread; set one of them to null"
-        )
-    if training.patience is not None and data.validation_split is None:
-        problems.append(
-            f"training.patience is {training.patience}, but data.validation_split is not set: name "
-            "the split whose loss decides when to stop"
-        )
-    if data.validation_split == data.train_split:
-        problems.append(
-            f"data.validation_split and data.train_split are both {data.train_split!r}: the validation loss needs "
-            "questions that are not trained on; name another split, or null for no evaluation"
-        )
-    return problems
-
-
-def _visual_gradient_conflicts(settings: Settings) -> list[str]:
-    """Why L_vis cannot change only the parts that alignment.visual_gradient names."""
-    alignment, training = settings.alignment, settings.training
-    if alignment.visual_gradient == "all" or not alignment.alpha:
-        return []
-    named, trained = set(alignment.visual_gradient), set(settings.trained_parts)
-    problems = []
-    if frozen := sorted(named - trained):
-        problems.append(
-            f"alignment.visual_gradient names {', '.join(frozen)}, which this run does not train: remove it, or train "
-            "it (trainable.language_model, projector or vision_tower; alignment.rotation)"
-        )
-    if alignment.rotation == "train_only" and "rotation" not in named:
-        problems.append(
-            "alignment.visual_gradient does not name rotation, but alignment.rotation is train_only, so that W would "
-            "learn from nothing: name it, or set alignment.rotation to none"
-        )
-    if named >= trained:
-        return problems
-    if training.sharding is not None:
-        problems.append(
-            f"alignment.visual_gradient is {list(alignment.visual_gradient)} and training.sharding "
-            f"{training.sharding!r}: the separate gradient of L_vis needs whole parameters; set sharding to null"
-        )
-    if training.gradient_checkpointing == "reentrant":
-        problems.append(
-            f"alignment.visual_gradient is {list(alignment.visual_gradient)} and training.gradient_checkpointing "
-            "'reentrant', which allows no separate gradient of L_vis: set it to non_reentrant"
-        )
-    return problems
-
-
-def apply_override(values: dict[str, Any], override: str) -> None:
-    """Put one `--set SECTION.KEY=VALUE` among values read from YAML; VALUE is YAML too.
-
-    Raises:
-        SettingsError: the override is not of this form, or its section is a value.
-    """
-    name, separator, text = override.partition("=")
-    if not separator or not name:
-        raise SettingsError(f"--set takes SECTION.KEY=VALUE, for example alignment.beta=0.06, not {override!r}")
-    place = _section_of(values, name, override)
-    try:
-        place[name.rpartition(".")[2]] = yaml.safe_load(text)
-    except RecursionError as error:
-        raise SettingsError(f"--set {name}: its value is nested too deeply") from error
-    except (ValueError, yaml.YAMLError) as error:
-        problem = yaml_problem(error)
-        raise SettingsError(f"--set {override!r}: its value is not valid YAML: {problem}") from error
-
-
-def _section_of(values: dict[str, Any], name: str, override: str) -> dict[str, Any]:
-    """The section in which a setting called SECTION.KEY is set; made where it is missing.
-
-    Raises:
-        SettingsError: a section on the way is a value.
-    """
-    place = values
-    for section in name.split(".")[:-1]:
-        place = place.setdefault(section, {})
-        if not isinstance(place, dict):
-            raise SettingsError(f"--set {override}: {section!r} is a value, not a section")
-    return place

@@ -26,6 +26,7 @@ def largest_step(settings: Settings, student: Student, samples: list[Sample], to
         answer_tokens=answer,
         images=size * max(len(sample.images) for sample in samples),
         attention_rows=rows,
+        weighted_cosines=settings.alignment.visual_weights != "uniform",
         separate_gradients=sum(value.numel() for value in parameters_of(student.model, visual_parts(settings) or ())),
     )
 

@@ -4,16 +4,17 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import TypeAdapter
-from safetensors import SafetensorError, safe_open
 
 from ...atomic import write_whole
 from ...errors import InputError
 from ...progress import Progress
-from ...student.adapters.adapter_folder import ADAPTER_RECORD, AdapterRecord, adapter_files, read_adapter_record
+from ...student.adapters.adapter_folder import AdapterRecord, read_adapter_record
+from ...student.adapters.parameter_names import QUERY_EXPERTS, TEACHER_PROJECTION, Part
 from ...student.inputs.collation import Sample
+from ...student.loading.start_adapter import copy_start
 from ...student.processes import Processes
 from ...student.training.checkpoints import last_whole_checkpoint, room_for
 from ...student.training.training_options import TrainingOptions
@@ -21,12 +22,20 @@ from ...student.training.training_run import LOG_FILE, TrainingResult, train_stu
 from ..devices import pick_device
 from ..runs.provenance import template_warnings
 from ..runs.stop_reasons import as_warnings
-from .plan import TrainingPlan, learning_rates, plan_training, trainable_parts
+from .plan import plan_training
 from .region_targets import RegionTargets
 from .resume import check_same_run
-from .run_folder import check_run_folder, how_trained, store_record
+from .run_folder import (
+    check_adapter_files,
+    check_run_folder,
+    how_trained,
+    read_finished_run,
+    start_record,
+    store_record,
+)
 from .settings import CONFIG_FILE, Settings
 from .step_shape import visual_parts
+from .training_plan import TrainingPlan, learning_rates, trainable_parts
 
 SUMMARY_FILE = "summary.json"
 """How a run ended; written last."""
@@ -76,12 +85,12 @@ def run_training(settings: Settings, out: Path, progress: Progress, *, resume: b
     if resume:
         settings = check_same_run(settings, out / CONFIG_FILE)
         if (finished := read_finished(out)) is not None:
-            _check_adapter_files(out)
+            check_adapter_files(out, SUMMARY_FILE)
             return finished
     plan = plan_training(settings)
     for line in as_warnings([*template_warnings(plan.student), *filter(None, [plan.unknown_words])]):
         progress.note(line)
-    record = _record(plan)
+    record = _record(plan, out)
     if resume:
         check_same_inputs(record, out)
     writes = Processes.of_environment().writes
@@ -91,6 +100,8 @@ def run_training(settings: Settings, out: Path, progress: Progress, *, resume: b
             if not resume:  # other processes may be reading it
                 write_whole(out / CONFIG_FILE, plan.settings.to_yaml())
                 (out / LOG_FILE).unlink(missing_ok=True)
+            if plan.student.start is not None:
+                copy_start(plan.student.start, out)
     result = train_student(
         plan.student, record, _options(plan.settings), plan.train, plan.validation, out, progress, resume=resume
     )
@@ -103,43 +114,13 @@ def run_training(settings: Settings, out: Path, progress: Progress, *, resume: b
 
 def read_finished(out: Path) -> TrainingReport | None:
     """The report of a finished run; None if it was interrupted, killed or never started."""
-    if not (out / ADAPTER_RECORD).is_file():
-        return None
-    try:
-        summary = json.loads((out / SUMMARY_FILE).read_text())
+
+    def parse(summary: dict[str, Any]) -> TrainingReport | None:
         values = {field.name: summary[field.name] for field in fields(TrainingResult) if field.name in summary}
         result, plan = _RESULT.validate_python(values), dict(summary["plan"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # written last: the run was killed before that
-        return None
-    return None if result.interrupted else TrainingReport(out=out, plan=plan, result=result, was_finished=True)
+        return None if result.interrupted else TrainingReport(out=out, plan=plan, result=result, was_finished=True)
 
-
-def _check_adapter_files(out: Path) -> None:
-    """Check that a finished run still has the complete files of its adapter.
-
-    Raises:
-        InputError: Some are missing or truncated; the message lists all, and how to write them again.
-    """
-    files = sorted(adapter_files(read_adapter_record(out)))
-    missing = [name for name in files if not (out / name).is_file()]
-    harmed = missing or [name for name in files if not _is_whole_file(out / name)]
-    if not harmed:
-        return
-    last = last_whole_checkpoint(out)
-    then = f"copy the folder again, or train again with another --out, because {out} has no checkpoint"
-    if last is not None:
-        then = f"delete {out / SUMMARY_FILE} and run the command again to restore the adapter from {last.name}"
-    state = "missing" if missing else "damaged"
-    raise InputError(f"the run in {out} is finished, but {', '.join(harmed)} is {state}: {then}")
-
-
-def _is_whole_file(path: Path) -> bool:
-    """Whether the header of a safetensors file, which includes the file's length, can be read."""
-    try:
-        with safe_open(path, framework="pt"):
-            return True
-    except (OSError, SafetensorError):
-        return False
+    return read_finished_run(out, SUMMARY_FILE, parse)
 
 
 def check_out(out: Path, *, resume: bool) -> None:
@@ -168,6 +149,7 @@ def check_same_inputs(record: AdapterRecord, out: Path, *, data: str = "the trai
         "the store": ((before.store or {}).get("fingerprint"), (record.store or {}).get("fingerprint")),
         data: (before.questions_sha256, record.questions_sha256),
     }
+    pairs["the adapter that it starts from:"] = (_fingerprint(before), _fingerprint(record))
     if before.prompt is not None:
         pairs["the prompt of the base:"] = (str(before.prompt), str(record.prompt))
     changed = [f"{what} {old} before, {new} now" for what, (old, new) in pairs.items() if old != new]
@@ -176,6 +158,10 @@ def check_same_inputs(record: AdapterRecord, out: Path, *, data: str = "the trai
             f"the run in {out} cannot be resumed because fingerprints differ: {'; '.join(changed)}. Start a new run "
             "with another --out"
         )
+
+
+def _fingerprint(record: AdapterRecord) -> str:
+    return "none" if record.start is None else record.start.adapter_fingerprint
 
 
 def _digest_questions(samples: list[Sample], regions: RegionTargets | None) -> str:
@@ -188,7 +174,7 @@ def _digest_questions(samples: list[Sample], regions: RegionTargets | None) -> s
     return digest.hexdigest()
 
 
-def _record(plan: TrainingPlan) -> AdapterRecord:
+def _record(plan: TrainingPlan, out: Path) -> AdapterRecord:
     settings, student, store = plan.settings, plan.student, plan.store
     return AdapterRecord(
         base=str(student.base.resolve()),
@@ -200,10 +186,20 @@ def _record(plan: TrainingPlan) -> AdapterRecord:
         store=None if store is None else store_record(store),
         settings=settings.model_dump(mode="json"),
         data_use=plan.data_use,
-        trained=how_trained(trainable_parts(settings)),
+        trained=how_trained(trainable_parts(settings)) | _added_parts(settings),
         prompt=student.prompt,
         questions_sha256=_digest_questions(plan.samples, plan.regions),
+        start=start_record(student.start, out),
     )
+
+
+def _added_parts(settings: Settings) -> dict[Part, str]:
+    """Trained parts that the base does not have, except for W."""
+    added = {
+        TEACHER_PROJECTION: settings.alignment.image_tokens == "teacher",
+        QUERY_EXPERTS: settings.alignment.query_experts,
+    }
+    return {part: "full" for part, is_added in added.items() if is_added}
 
 
 def _options(settings: Settings) -> TrainingOptions:

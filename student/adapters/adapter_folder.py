@@ -1,9 +1,10 @@
 """Adapter folders: what training writes and inference reads.
 
 An adapter folder contains peft's LoRA (`adapter_model.safetensors`, `adapter_config.json`), `rotation.safetensors` if
-there is a W, `projector.safetensors` and `vision_tower.safetensors` if those parts were fully trained, and
-`medalign.json`, which records the base, the trained parts, the layers where W acts, the prompt template, the settings
-and the teacher store.
+there is a W, `projector.safetensors` and `vision_tower.safetensors` if those parts were fully trained,
+`teacher_projection.safetensors` if the image tokens are a projection of the teacher's features,
+`query_experts.safetensors` with MoE-Q, and `medalign.json`, which records the base, the trained parts, the layers where
+W acts, the prompt template, the settings and the teacher store.
 """
 
 import json
@@ -28,7 +29,17 @@ from ..distributed_values import full_value, put_back
 from ..file_errors import is_file, read_object, unfinished_run, writing
 from ..finite import check_finite
 from ..prompts.prompt_identity import PromptIdentity
-from .parameter_names import MODULES, Part, base_name, is_lora, part_of, unused_in_tower
+from .parameter_names import (
+    MODULES,
+    QUERY_EXPERTS,
+    TEACHER_PROJECTION,
+    WHOLE_PARTS,
+    Part,
+    base_name,
+    is_lora,
+    part_of,
+    unused_in_tower,
+)
 from .setting_names import with_current_names
 from .student_record import as_record
 
@@ -37,7 +48,22 @@ LORA_FILE = "adapter_model.safetensors"
 LORA_CONFIG = "adapter_config.json"
 ROTATION_FILE = "rotation.safetensors"
 ADAPTER_FORMAT = "medalign-adapter"
-ADAPTER_VERSION = 1
+ADAPTER_VERSION = 2
+"""Newest version that is read; 2 is written only for an adapter that starts from another one."""
+START_FOLDER = "start"
+"""Copy of the adapter that a run started from, in the folder of its own adapter."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartAdapter:
+    """The adapter that a run started from; it is merged into the base before the run's own adapter is added."""
+
+    folder: str
+    """The adapter's folder; in a file, relative to the folder of the adapter that starts from it."""
+    adapter_fingerprint: str
+    trained: dict[Part, str]
+    """How each part of the base was trained by it, and by those that it starts from itself."""
+    data_use: DataUse | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +92,21 @@ class AdapterRecord:
     questions_sha256: str | None = None
     """Digest of the training questions, answers and images, in order, or of the images of `student align`, which has no
     questions; None if it was not computed."""
+    start: StartAdapter | None = None
+    """The adapter that the run started from; None if it started from the base."""
     medalign: str = __version__
     format: str = ADAPTER_FORMAT
-    version: int = ADAPTER_VERSION
+    version: int = 1
+
+
+def has_query_experts(record: AdapterRecord) -> bool:
+    """Whether an adapter has the experts of MoE-Q."""
+    return QUERY_EXPERTS in record.trained
+
+
+def projects_teacher(record: AdapterRecord) -> bool:
+    """Whether an adapter's image tokens are a projection of the teacher's features, so that it needs a store."""
+    return TEACHER_PROJECTION in record.trained
 
 
 def add_lora(
@@ -130,8 +168,18 @@ def save_adapter(
         folder.mkdir(parents=True, exist_ok=True)
         _save_values(model, values, folder)
         sync_files(folder)
-        relative = replace(record, base=_relative_base(Path(record.base), folder))
-        write_whole(folder / ADAPTER_RECORD, json.dumps(asdict(relative), indent=2) + "\n")
+        write_adapter_record(record, folder)
+
+
+def write_adapter_record(record: AdapterRecord, folder: Path) -> None:
+    """Write `medalign.json`, with paths relative to `folder`, so that all can be moved together."""
+    values = asdict(replace(record, base=_relative_path(Path(record.base), folder)))
+    if record.start is None:
+        del values["start"]  # as in earlier versions, which can read it
+    else:
+        values["version"] = ADAPTER_VERSION
+        values["start"]["folder"] = _relative_path(Path(record.start.folder), folder)
+    write_whole(folder / ADAPTER_RECORD, json.dumps(values, indent=2) + "\n")
 
 
 def _save_values(model: AlignedStudent, values: Mapping[str, Tensor], folder: Path) -> None:
@@ -143,7 +191,7 @@ def _save_values(model: AlignedStudent, values: Mapping[str, Tensor], folder: Pa
     rotations = {rotation_key(layer): W for layer, W in _by_layer(model, values).items()}
     if rotations:
         save_file(rotations, folder / ROTATION_FILE)
-    for part in MODULES:
+    for part in WHOLE_PARTS:
         full = {
             base_name(name): value.contiguous()
             for name, value in values.items()
@@ -193,7 +241,13 @@ def read_adapter_record(folder: Path) -> AdapterRecord:
         InputError: the file is missing, was written by a newer medalign, or a field is missing or of the wrong type.
     """
     path = folder / ADAPTER_RECORD
+    if is_file(folder):
+        is_inside = is_file(folder.parent / ADAPTER_RECORD)
+        remedy = f"its folder, {folder.parent}" if is_inside else f"the folder that has {ADAPTER_RECORD}"
+        raise InputError(f"{folder} is not a finished adapter: it is a file; pass {remedy}")
     if not is_file(path):
+        if not folder.exists():
+            raise InputError(f"{folder} is not a finished adapter: it does not exist; check its spelling")
         raise InputError(f"{folder} is not a finished adapter: it has no {ADAPTER_RECORD}{unfinished_run(folder)}")
     values = read_object(path)
     version = values.get("version")
@@ -211,8 +265,8 @@ def rotation_key(layer: int) -> str:
     return f"layers.{layer}"
 
 
-def _relative_base(base: Path, adapter: Path) -> str:
+def _relative_path(path: Path, adapter: Path) -> str:
     try:
-        return os.path.relpath(base.resolve(), adapter.resolve())
+        return os.path.relpath(path.resolve(), adapter.resolve())
     except ValueError:  # another drive
-        return str(base.resolve())
+        return str(path.resolve())

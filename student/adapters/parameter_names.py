@@ -6,7 +6,7 @@ from typing import Any, Literal
 from ..alignment.aligned_student import ROTATION_PREFIX
 from ..compat.peft import base_weight_name, is_lora_weight, saved_lora_name
 
-Part = Literal["language_model", "projector", "vision_tower", "rotation"]
+Part = Literal["language_model", "projector", "vision_tower", "rotation", "teacher_projection", "query_experts"]
 
 MODULES: dict[Part, str] = {
     "language_model": "language_model",
@@ -15,11 +15,24 @@ MODULES: dict[Part, str] = {
 }
 """Module of each part inside transformers' Llava."""
 
+TEACHER_PROJECTION: Part = "teacher_projection"
+"""The projection of the teacher's features, which is outside of the Llava."""
+
+QUERY_EXPERTS: Part = "query_experts"
+"""The experts of MoE-Q, which are outside of the Llava too."""
+
+WHOLE_PARTS: tuple[Part, ...] = (*MODULES, TEACHER_PROJECTION, QUERY_EXPERTS)
+"""Parts whose weights can be trained whole, each in a file of its own."""
+
 
 def part_of(name: str) -> Part:
     """Return the part that a parameter of an `AlignedStudent` belongs to."""
     if name.startswith(ROTATION_PREFIX):
         return "rotation"
+    if name.startswith(f"{TEACHER_PROJECTION}."):
+        return TEACHER_PROJECTION
+    if name.startswith(f"{QUERY_EXPERTS}."):
+        return QUERY_EXPERTS
     pieces = name.split(".")
     return next((part for part, module in MODULES.items() if module in pieces), "language_model")
 

@@ -50,13 +50,17 @@ class StudentRecord:
 
 
 def fingerprint_adapter(folder: Path) -> str:
-    """SHA-256 of all trained weights: LoRA, W, and fully trained parts."""
+    """SHA-256 of all trained weights: LoRA, W, fully trained parts, and the adapter that it starts from, if any."""
     digest = hashlib.sha256()
     with reading(folder):
         for path in sorted(folder.glob("*.safetensors")):
             digest.update(f"{path.name} {path.stat().st_size}\n".encode())
             with path.open("rb") as file:
                 add_file(digest, file)
+        record = folder / "medalign.json"
+        start = read_object(record).get("start") if is_file(record) else None
+    if isinstance(start, dict):
+        digest.update(f"start {start.get('adapter_fingerprint')}\n".encode())
     return digest.hexdigest()
 
 

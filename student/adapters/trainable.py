@@ -1,12 +1,13 @@
 """What is trained: the parts of a student, their parameters, and their learning rates.
 
 A student has four parts: the language model, the projector, the vision tower, and the rotation W. The language model
-and the tower can have LoRA; the projector and the tower can be fully trained. All trained parameters are float32.
+and the tower can have LoRA; the projector and the tower can be fully trained. A projection of the teacher's features
+and query experts, if there are any, are always trained. All trained parameters are float32.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from torch import nn
 
@@ -14,7 +15,7 @@ from ...choices import TrainLanguageModel, TrainProjector, TrainVisionTower
 from ...errors import SettingsError
 from ..alignment.aligned_student import AlignedStudent
 from .adapter_folder import add_lora
-from .parameter_names import Part, part_of, unused_in_tower
+from .parameter_names import MODULES, Part, part_of, unused_in_tower
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +49,10 @@ class LearningRates:
     projector: float
     vision_tower: float
     rotation: float
+    teacher_projection: float = 0.0
+    """0 without such a projection."""
+    query_experts: float = 0.0
+    """0 without MoE-Q."""
     lora_b_ratio: float = 1.0
     """Learning rate of LoRA's B as a multiple of A's (LoRA+, arXiv 2402.12354); 1 is plain LoRA."""
 
@@ -79,10 +84,11 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def count_trainable(model: nn.Module) -> dict[Part, int]:
-    """Number of trained values in each part; 0 for a frozen part."""
-    counts: dict[Part, int] = dict.fromkeys(get_args(Part), 0)
+    """Number of trained values in each part; 0 for a frozen part of any student."""
+    counts: dict[Part, int] = dict.fromkeys((*MODULES, "rotation"), 0)
     for name, parameter in trainable_parameters(model).items():
-        counts[part_of(name)] += parameter.numel()
+        part = part_of(name)
+        counts[part] = counts.get(part, 0) + parameter.numel()
     return counts
 
 

@@ -11,19 +11,26 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.hooks import RemovableHandle
 from transformers import LlavaForConditionalGeneration
 
 from ...choices import AttentionNormalization, AttentionRows, Checkpointing, RotationMode
 from ...errors import SettingsError
 from ...teacher_cache.geometry.cosines import cosine_matrix
-from ..compat.transformers import brings_images, checkpoint_decoder, encoded_images, is_recomputed
+from ..compat.transformers import (
+    brings_images,
+    checkpoint_decoder,
+    encoded_images,
+    is_recomputed,
+    prompt_cache,
+)
 from ..inputs.batch_layout import BatchLayout
 from ..inputs.spans import ImageSpans, TextRows, find_images
 from ..precision import as_stored, computing_in
@@ -37,7 +44,9 @@ from .losses import (
     visual_alignment_loss,
 )
 from .observation import Observation
+from .query_experts import QueryExperts, add_experts, query_width
 from .rotation import Rotation
+from .teacher_projection import TeacherProjection
 
 ROTATION_PREFIX = "aligned."
 """Prefix of the names of W's parameters."""
@@ -106,6 +115,11 @@ class AlignedStudent(nn.Module):
         width = llava.config.text_config.hidden_size
         self.points = [AlignedLayer(layer, decoder[layer], width, rotation) for layer in layers]
         self.aligned = nn.ModuleList(self.points)
+        self.teacher_projection: TeacherProjection | None = None
+        """Computes image tokens from E_v, in place of tower and projector."""
+        self.query_experts = nn.ModuleDict()
+        """MoE-Q of each aligned layer, by its number; empty without."""
+        self._expert_hooks: list[RemovableHandle] = []
         # In a tuple, so that it is not registered twice.
         self._tower = (llava.model.vision_tower,)
         self._observed: Observation | None = None
@@ -123,6 +137,22 @@ class AlignedStudent(nn.Module):
     def rotations(self) -> dict[int, Rotation]:
         """W of each aligned layer; empty if there is no W."""
         return {aligned.layer: aligned.rotation for aligned in self.points if aligned.rotation is not None}
+
+    def project_teacher(self, channels: int) -> None:
+        """Take image tokens from a new, trainable projection of E_v, which has `channels`, instead of from pixels."""
+        width = self.config.text_config.hidden_size
+        self.teacher_projection = TeacherProjection(channels, width).to(self.device)
+
+    def add_query_experts(self) -> None:
+        """Add new, trainable experts to the queries of the aligned layers (MoE-Q).
+
+        Raises:
+            SettingsError: a layer has no query projection of its own.
+        """
+        for aligned in self.points:
+            queries = query_width(self.decoder_layers[aligned.layer], aligned.layer)
+            experts = QueryExperts(self.config.text_config.hidden_size, queries)
+            self.query_experts[str(aligned.layer)] = experts.to(self.device)
 
     @property
     def device(self) -> torch.device:
@@ -150,14 +180,17 @@ class AlignedStudent(nn.Module):
         S: Float[Tensor, "images patches patches"] | None = None,
         E_a: Float[Tensor, "images patches"] | None = None,
         regions: Float[Tensor, "images patches"] | None = None,
+        weights: Float[Tensor, "images patches"] | None = None,
         autocast: torch.dtype | None = None,
         layout: BatchLayout | None = None,
     ) -> AlignedOutput:
         """Compute the losses of a batch; `labels` are IGNORED_LABEL outside the answers, images in reading order.
 
         The teacher's cosines S are computed from E_v if S is not given. The target of L_att is E_a, the share of each
-        patch inside `regions` (zero for an image without any, which then has no L_att), or with both their mean. A
-        batch without images runs the same modules as any other, on a blank image with zero weight. `autocast` is the
+        patch inside `regions` (zero for an image without any, which then has no L_att), or with both their mean.
+        `weights` are those of the patches in L_vis, with sum 1; None means equal. A
+        batch without images runs the same modules as any other, on a blank image with zero weight. With a projection of
+        the teacher's features, the image tokens come from E_v, and `pixel_values` is not read. `autocast` is the
         half precision that the model computes in (None: that of its weights); the losses are float32.
         `AlignmentCollator` provides `layout`; without it, the layout is computed here, and the host waits for the GPU.
         """
@@ -170,17 +203,19 @@ class AlignedStudent(nn.Module):
                 patches=self.patches,
                 attention_rows=self.attention_rows,
             )
-        has_images = pixel_values is not None
+        shown = pixel_values if self.teacher_projection is None else E_v
+        has_images = shown is not None
         images, rows = (layout.images, layout.rows) if has_images else (None, None)
         mask = attention_mask if layout.padded_left else None
         with (
             self.observe(images, rows, blank_image=not has_images) as observation,
             computing_in(autocast, input_ids.device),
         ):
-            loss_lm = self.answer_loss(input_ids, mask, pixel_values, layout)
+            loss_lm = self.answer_loss(input_ids, mask, shown, layout)
         layers = tuple(_layer_output(observation, aligned.layer) for aligned in self.points) if has_images else ()
         with as_stored(input_ids.device):
-            loss_vis, loss_att = self._loss_vis(layers, teacher_cosines(E_v, S)), self._loss_att(layers, E_a, regions)
+            loss_vis = self._loss_vis(layers, teacher_cosines(E_v, S), weights)
+            loss_att = self._loss_att(layers, E_a, regions)
         return AlignedOutput(
             loss_lm=loss_lm,
             answer_tokens=layout.labels.of_sample,
@@ -210,9 +245,17 @@ class AlignedStudent(nn.Module):
         layers: nn.ModuleList = self.stock.model.language_model.layers
         return layers
 
-    def image_tokens(self, pixel_values: Float[Tensor, "images 3 size size"]) -> Float[Tensor, "images patches width"]:
-        """Compute image tokens with vision tower and projector: the language model's inputs at image positions."""
-        return torch.stack(tuple(self.stock.get_image_features(pixel_values, return_dict=True).pooler_output))
+    def image_tokens(
+        self, shown: Float[Tensor, "images 3 size size"] | Float[Tensor, "images patches channels"]
+    ) -> Float[Tensor, "images patches width"]:
+        """Compute image tokens, the language model's inputs at image positions.
+
+        `shown` are pixels, for vision tower and projector; or E_v, for a student that projects the teacher's features.
+        """
+        if self.teacher_projection is not None:
+            tokens: Tensor = self.teacher_projection(shown)
+            return tokens.to(self.stock.get_input_embeddings().weight.dtype)
+        return torch.stack(tuple(self.stock.get_image_features(shown, return_dict=True).pooler_output))
 
     @contextmanager
     def observe(
@@ -285,15 +328,21 @@ class AlignedStudent(nn.Module):
         )
 
     def answer_loss(
-        self, input_ids: Tensor, attention_mask: Tensor | None, pixel_values: Tensor | None, layout: BatchLayout
+        self, input_ids: Tensor, attention_mask: Tensor | None, shown: Tensor | None, layout: BatchLayout
     ) -> Float[Tensor, " batch"]:
         """Negative log likelihood of each answer, summed over its tokens, in nats; one forward pass.
 
+        `shown` are the images, as in `image_tokens`; None in a batch without any.
         For use inside an `observe` block; `forward` opens its own. Logits are computed only for the labels.
         """
         labels = layout.labels
+        if self._observed is not None and self.query_experts:
+            self._observed.prompt_ends = layout.prompt_ends
+        images = {"pixel_values": shown}
+        if self.teacher_projection is not None:
+            images = {} if shown is None else encoded_images(self.image_tokens(shown))
         hidden_BLD = self.stock.model(
-            input_ids=input_ids, attention_mask=attention_mask, pixel_values=pixel_values, use_cache=False
+            input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **images
         ).last_hidden_state
         logits_TV = self.stock.lm_head(hidden_BLD[labels.sample, labels.position])[..., : self.known_rows]
         nll_T = functional.cross_entropy(logits_TV.float(), labels.token, reduction="none")
@@ -302,13 +351,15 @@ class AlignedStudent(nn.Module):
         return nll_BA.index_put((labels.sample, labels.number), nll_T).sum(dim=1)
 
     def _loss_vis(
-        self, layers: Sequence[LayerOutput], teacher: Float[Tensor, "images patches patches"] | None
+        self,
+        layers: Sequence[LayerOutput],
+        teacher: Float[Tensor, "images patches patches"] | None,
+        weights: Float[Tensor, "images patches"] | None,
     ) -> Float[Tensor, " images"] | None:
         if teacher is None or not layers:
             return None
-        return torch.stack([visual_alignment_loss(cosine_matrix(layer.tokens), teacher) for layer in layers]).mean(
-            dim=0
-        )
+        losses = [visual_alignment_loss(cosine_matrix(layer.tokens), teacher, weights) for layer in layers]
+        return torch.stack(losses).mean(dim=0)
 
     def _loss_att(
         self,
@@ -328,7 +379,7 @@ class AlignedStudent(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copy only the model, without a running pass."""
-        return {**self.__dict__, "_observed": None, "_pass": None}
+        return {**self.__dict__, "_observed": None, "_pass": None, "_expert_hooks": []}
 
     def _begin_pass(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Before the multimodal model runs, find its images, if any."""
@@ -345,10 +396,18 @@ class AlignedStudent(nn.Module):
             images = observation.images or find_images(kwargs["input_ids"], self.image_token_id, self.patches)
         observation.begin(images)
         self._pass = observation
+        cache = prompt_cache(kwargs)
+        for place, experts in self.query_experts.items():
+            # For one pass, because LoRA replaces the module when it is added, and again when it is merged.
+            projection = self.decoder_layers[int(place)].get_submodule("self_attn.q_proj")
+            hook = partial(add_experts, cast(QueryExperts, experts), int(place), cache, observation)
+            self._expert_hooks.append(projection.register_forward_hook(hook))
 
     def _end_pass(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """After the multimodal model ran, or raised an error."""
         self._pass = None
+        while self._expert_hooks:
+            self._expert_hooks.pop().remove()
 
     def _add_blank_image(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
         """Before the language model runs on a batch without images, run a blank one through tower and projector.
@@ -360,7 +419,8 @@ class AlignedStudent(nn.Module):
         if self._pass is None or self._pass.images is not None or not self._pass.blank_image:
             return None
         side = self.config.vision_config.image_size
-        blank = self.image_tokens(torch.zeros(1, 3, side, side, device=kwargs["inputs_embeds"].device))
+        shape = [3, side, side] if self.teacher_projection is None else [self.patches, self.teacher_projection.channels]
+        blank = self.image_tokens(torch.zeros(1, *shape, device=kwargs["inputs_embeds"].device))
         return args, {**kwargs, "inputs_embeds": kwargs["inputs_embeds"] + zero_with_gradient(blank)}
 
     def _rotate_images(

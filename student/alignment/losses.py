@@ -22,13 +22,19 @@ def teacher_cosines(
 
 
 def visual_alignment_loss(
-    student_KNN: Float[Tensor, "images patches patches"], teacher_KNN: Float[Tensor, "images patches patches"]
+    student_KNN: Float[Tensor, "images patches patches"],
+    teacher_KNN: Float[Tensor, "images patches patches"],
+    weights_KN: Float[Tensor, "images patches"] | None = None,
 ) -> Float[Tensor, " images"]:
     """L_vis: mean squared difference between the patch cosines S^x and S^e (Eq. 4), in [0, 4].
 
-    Both have the same patch grid, row-major from the top left.
+    Both have the same patch grid, row-major from the top left. With weights, which sum to 1 for each image, the pair
+    (i, j) has weight a_i a_j instead of 1 / N^2, as in an unused variant of the released code.
     """
-    return (student_KNN - teacher_KNN).square().mean(dim=(1, 2))
+    squares_KNN = (student_KNN - teacher_KNN).square()
+    if weights_KN is None:
+        return squares_KNN.mean(dim=(1, 2))
+    return ((squares_KNN @ weights_KN[..., None])[..., 0] * weights_KN).sum(dim=1)
 
 
 def attention_alignment_loss(

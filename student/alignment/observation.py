@@ -27,6 +27,8 @@ class Observation:
     """Zero-based decoder layers whose attention is kept."""
     blank_image: bool = False
     """Whether a pass without images runs tower, projector and W on a blank image with zero weight."""
+    prompt_ends: Tensor | None = None
+    """Position of the last token of each sample's prompt, [batch], for the routers of query experts."""
     begun: bool = field(default=False, init=False)
     _tokens: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
     _attention: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)

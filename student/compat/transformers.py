@@ -78,6 +78,26 @@ def cache_argument(cache: DynamicCache) -> dict[str, DynamicCache]:
     return {_CACHE: cache}
 
 
+class PromptCache(DynamicCache):  # type: ignore[misc]
+    """A KV cache with values that are computed once, when a prompt is read, for each row of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of_prompt: dict[int, Tensor] = {}
+        """By decoder layer: a tensor with one row for each row of the batch."""
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        super().batch_select_indices(indices)
+        self.of_prompt = {layer: values[indices] for layer, values in self.of_prompt.items()}
+
+
+def prompt_cache(kwargs: dict[str, Any]) -> PromptCache | None:
+    """The cache among the keyword arguments of a model's forward, if it is a `PromptCache`."""
+    assert _CACHE is not None
+    cache = kwargs.get(_CACHE)
+    return cache if isinstance(cache, PromptCache) else None
+
+
 def keep_in_cache(cache: DynamicCache, select: Callable[[Tensor], Tensor]) -> None:
     """Replace every layer's keys and values [rows, heads, positions, size] with what `select` returns for them."""
     for layer in cache.layers:

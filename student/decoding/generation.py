@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ...errors import InputError
+from ...errors import InputError, SettingsError
 from ...progress import Progress
+from ...teacher_cache.store import TeacherStore
 from ..inputs.batch_layout import with_tensors
 from ..inputs.collation import Collator, Pixels, Sample, encode_questions, encode_text
 from ..inputs.spans import find_images
@@ -82,11 +83,26 @@ def answer_batch(
             f"{without_image[0]!r} "
             "has no image. Use another decoding method (`medalign student decodings` lists them)"
         )
+    check_pixels(student.features, decoding)
     run = start_run(student, batch, decoding.max_new_tokens, pixels)
     tokens = method.answer(run, decoding.settings)
     check_finite(run, decoding)
     forwards = run.cost.forwards.tolist()
     return [_answer(student, row, passes, decoding) for row, passes in zip(tokens, forwards, strict=True)]
+
+
+def check_pixels(features: TeacherStore | None, decoding: Decoding) -> None:
+    """Check that a method that reads pixels is not used with a student that is shown a store's features instead.
+
+    Raises:
+        SettingsError: it is.
+    """
+    if features is not None and decoding.method.needs_pixels:
+        raise SettingsError(
+            f"{decoding.name} decoding reads the pixels of images, but this student is shown the features of the "
+            f"teacher store {features.location} instead. Use another decoding method (`medalign student decodings` "
+            "lists them)"
+        )
 
 
 def check_length(student: Student, sample: Sample, tokens: int, max_new_tokens: int) -> None:
@@ -149,14 +165,15 @@ def start_run(
     device = student.model.device
     images = find_images(inputs["input_ids"], student.model.image_token_id, student.model.patches)  # on the CPU
     inputs = {name: to_device(tensor, device) for name, tensor in inputs.items()}
-    pixel_values = inputs.get("pixel_values")
+    pixel_values, E_v = inputs.get("pixel_values"), inputs.get("E_v")
     if pixel_values is not None:
         pixel_values = pixel_values.to(next(student.model.stock.model.vision_tower.parameters()).dtype)
+    shown = pixel_values if E_v is None else E_v
     prompt = Prompt(
         input_ids=inputs["input_ids"],
         attention_mask=inputs["attention_mask"],
         images=with_tensors(images, lambda tensor: to_device(tensor, device)),
-        image_tokens=None if pixel_values is None else student.model.image_tokens(pixel_values),
+        image_tokens=None if shown is None else student.model.image_tokens(shown),
     )
     return Run(
         student=student,

@@ -1,5 +1,7 @@
 """Checks of a base's folder and weights that apply to every format."""
 
+import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -57,13 +59,21 @@ def check_size(folder: Path, config: LlavaConfig, stored: int) -> None:
     Raises:
         InputError: the model has more than twice as many values.
     """
-    with reading(folder / "config.json"), torch.device("meta"):
-        described = sum(value.numel() for value in LlavaForConditionalGeneration(config).parameters())
+    with reading(folder / "config.json"):
+        described = _count_described(config.to_json_string(use_diff=False))
     if described > 2 * stored:
         raise InputError(
             f"{folder}: the weights do not match config.json, which describes a model with {described:,} weights; the "
             f"files contain {stored:,}. Copy the complete folder again, with the config.json of these weights"
         )
+
+
+@lru_cache(maxsize=8)  # the same base is loaded for each adapter that is compared
+def _count_described(config: str) -> int:
+    """Count the weights of the model that a config.json describes, without memory for them."""
+    with torch.device("meta"):
+        model = LlavaForConditionalGeneration(LlavaConfig.from_dict(json.loads(config)))
+    return sum(value.numel() for value in model.parameters())
 
 
 def _are_ids(ends: Any) -> bool:

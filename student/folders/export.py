@@ -12,7 +12,13 @@ from ...atomic import write_whole
 from ...choices import Dtype
 from ...errors import InputError
 from ...progress import Progress
-from ..adapters.adapter_folder import ROTATION_FILE, AdapterRecord, read_adapter_record
+from ..adapters.adapter_folder import (
+    ROTATION_FILE,
+    AdapterRecord,
+    has_query_experts,
+    projects_teacher,
+    read_adapter_record,
+)
 from ..adapters.student_record import StudentRecord, fingerprint_adapter, write_student_record
 from ..families.bases import written_tokenizer
 from ..file_errors import is_file, read_object
@@ -72,6 +78,16 @@ def export_adapter(
     """
     check_new_folder(out)
     record = read_adapter_record(adapter)
+    if has_query_experts(record):
+        raise InputError(
+            f"the adapter {adapter} cannot be exported: it has query experts (alignment.query_experts), whose router "
+            "acts between the layers of the language model, which a model folder for transformers cannot express"
+        )
+    if projects_teacher(record):
+        raise InputError(
+            f"the adapter {adapter} cannot be exported: its image tokens are a projection of teacher features "
+            "(alignment.image_tokens: teacher), which a model folder for transformers cannot compute from images"
+        )
     folder = base or find_base(adapter, record)
     fingerprint = fingerprint_adapter(adapter)
     _check_evaluations(evaluations, fingerprint)

@@ -10,7 +10,7 @@ from yaml import YAMLError
 from ... import __version__
 from ...teacher_cache.store.cards.markdown import markdown_code, markdown_text
 from ...teacher_cache.store.cards.store_card import NOT_STATED
-from ..adapters.adapter_folder import ROTATION_FILE, AdapterRecord
+from ..adapters.adapter_folder import ROTATION_FILE, AdapterRecord, StartAdapter
 
 PARTS = {"language_model": "language model", "projector": "projector", "vision_tower": "vision tower"}
 ANSWER_SCORES = ("open_recall", "closed_accuracy", "choice_accuracy")
@@ -138,6 +138,11 @@ def _front_matter(facts: CardFacts) -> str:
     return f"---\n{metadata.to_yaml()}\n---\n"
 
 
+def _start(start: StartAdapter) -> str:
+    parts = ", ".join(f"{PARTS[part]} ({HOW[how]})" for part, how in start.trained.items())
+    return f"adapter with SHA-256 {markdown_code(start.adapter_fingerprint)}, which trained: {parts}"
+
+
 def _table(rows: Mapping[str, object]) -> str:
     return "| | |\n| --- | --- |\n" + "".join(f"| {name} | {value} |\n" for name, value in rows.items())
 
@@ -148,6 +153,7 @@ def _facts(facts: CardFacts) -> dict[str, object]:
     trained = ", ".join(f"{PARTS[part]} ({HOW[how]})" for part, how in record.trained.items())
     rows: dict[str, object] = {
         "base": f"{markdown_code(facts.base)}, fingerprint {markdown_code(record.base_fingerprint)}",
+        **({} if record.start is None else {"starts from": _start(record.start)}),
         "trained": trained,
         "adapter": f"SHA-256 {markdown_code(facts.adapter_fingerprint)}",
         "precision": facts.dtype,

@@ -6,12 +6,20 @@ from pathlib import Path
 from transformers import LlavaConfig
 
 from ...choices import Dtype, DtypeChoice
+from ...teacher_cache.store import TeacherStore
 from ..adapters.adapter_folder import ADAPTER_RECORD, AdapterRecord, read_adapter_record
 from ..families.bases import fingerprint_base, read_llava_config, read_prompt_identity, read_text_side
 from ..families.original import is_original, read_original
 from ..file_errors import is_file
 from ..inputs.image_processing import StudentImages, read_student_images
-from ..loading.student_loading import LoraState, check_fingerprint, find_base, inference_dtype, lora_state
+from ..loading.student_loading import (
+    LoraState,
+    check_features,
+    check_fingerprint,
+    find_base,
+    inference_dtype,
+    lora_state,
+)
 from ..prompts.prompt_identity import PromptIdentity, check_prompt
 from ..prompts.templates import TemplateOrigin, find_template
 
@@ -32,21 +40,30 @@ class StudentFacts:
     images: StudentImages
     layers: int
     """Decoder layers of the language model."""
+    features: TeacherStore | None = None
+    """Store whose E_v are shown to the student instead of pixels."""
 
 
 def read_facts(
-    folder: Path, adapter: Path | None, *, dtype: DtypeChoice, template: str | None, keep_lora_apart: bool
+    folder: Path,
+    adapter: Path | None,
+    *,
+    dtype: DtypeChoice,
+    template: str | None,
+    keep_lora_apart: bool,
+    features: TeacherStore | None = None,
 ) -> StudentFacts:
     """Read what `load_student` would load with the same arguments, without weights, with the same checks.
 
     Raises:
         InputError: a folder is incomplete or damaged, or the adapter was trained on a different base.
-        SettingsError: there is no template of this name.
+        SettingsError: there is no template of this name, or `features` does not fit the adapter.
     """
     if adapter is None and is_file(folder / ADAPTER_RECORD):
         adapter = folder
         folder = find_base(folder, read_adapter_record(folder))
     record = None if adapter is None else read_adapter_record(adapter)
+    check_features(record, adapter or folder, features)
     text = read_text_side(folder)
     fingerprint = fingerprint_base(folder)
     if record is not None and adapter is not None:
@@ -68,6 +85,7 @@ def read_facts(
         adapter_folder=adapter,
         images=read_student_images(text.images, config),
         layers=config.text_config.num_hidden_layers,
+        features=features,
     )
 
 

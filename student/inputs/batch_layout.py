@@ -77,6 +77,13 @@ class BatchLayout:
         )
 
     @property
+    def prompt_ends(self) -> Int[Tensor, " batch"]:
+        """Position of each prompt's last token, which predicts the answer's first; 0 in a sample without an answer."""
+        ends = torch.zeros_like(self.labels.of_sample)
+        first = self.labels.number == 0
+        return ends.index_put((self.labels.sample,), torch.where(first, self.labels.position, 0), accumulate=True)
+
+    @property
     def counts(self) -> tuple[int, int, int]:
         """(answer tokens, images, images with a target of L_att) of the batch, without waiting for the device."""
         images = self.images.count

@@ -2,26 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from ...choices import AttentionRows, AttentionTargets
+from ...choices import AttentionRows
 from ...errors import InputError
 from ...teacher_cache.images import ChangedImage, describe_change, read_expected_image
-from ...teacher_cache.store import TeacherStore, TeacherTargets
 from ..prompts.control_tokens import IMAGE_PLACEHOLDER, as_text, leading_ids, text_ids
 from ..prompts.templates import Prompt
 from .batch_layout import BatchLayout
 from .image_processing import StudentImages
-from .region_maps import RegionMaps
-from .sample_order import rounded_up
 from .spans import IGNORED_LABEL
 from .student_inputs import StudentInputs
 
@@ -60,6 +54,8 @@ class EncodedSample:
     E_a: Float[Tensor, "images patches"] | None = None
     regions: Float[Tensor, "images patches"] | None = None
     """Share of each patch inside the image's annotated regions; zero for an image without them."""
+    weights: Float[Tensor, "images patches"] | None = None
+    """Weight of each patch in L_vis, with sum 1; None means equal weights."""
 
 
 def prompt_ids(student: StudentInputs, prompt: Prompt) -> list[int]:
@@ -83,7 +79,8 @@ def answer_ids(student: StudentInputs, prompt: Prompt, answer: str) -> list[int]
 
 
 Pixels = Callable[[], Tensor | None]
-"""Returns the pixels of a sample's images [images, 3, size, size] once they are read; `None` if it has no images."""
+"""Returns the pixels of a sample's images [images, 3, size, size] once they are read, or their E_v [images, patches,
+channels] for a student that projects the teacher's features; `None` if it has no images."""
 
 
 def encode_sample(
@@ -97,10 +94,12 @@ def encode_sample(
         InputError: an image cannot be read or is not the sample's image; the message names the question.
     """
     ids, labels = encode_text(student, sample, with_answer=with_answer)
+    shown = read_shown(student, sample) if pixels is None else pixels()
     return EncodedSample(
         input_ids=torch.tensor(ids),
         labels=torch.tensor(labels),
-        pixel_values=read_pixels(student.images, sample) if pixels is None else pixels(),
+        pixel_values=shown if student.features is None else None,
+        E_v=None if student.features is None else shown,
     )
 
 
@@ -130,6 +129,21 @@ def encode_text(student: StudentInputs, sample: Sample, *, with_answer: bool) ->
     return ids, labels
 
 
+def read_shown(
+    student: StudentInputs, sample: Sample
+) -> Float[Tensor, "images 3 size size"] | Float[Tensor, "images patches channels"] | None:
+    """Read what the images of a sample are for the student: pixels, or E_v if it projects the teacher's features.
+
+    Raises:
+        InputError: an image cannot be read or is not the sample's image; the message names the question.
+        StoreError: the store has no row of an image, or a damaged one.
+    """
+    if student.features is None or not sample.images:
+        return read_pixels(student.images, sample)
+    hashes, pixel_hashes = zip(*((image.image_hash, image.pixel_hash) for image in sample.images), strict=True)
+    return student.features.read(list(hashes), list(pixel_hashes)).E_v
+
+
 def read_pixels(images: StudentImages, sample: Sample) -> Float[Tensor, "images 3 size size"] | None:
     """Read the images of a sample and preprocess them for the student.
 
@@ -151,119 +165,6 @@ def read_pixels(images: StudentImages, sample: Sample) -> Float[Tensor, "images 
     return torch.stack(pixels)
 
 
-class AlignmentDataset(Dataset[EncodedSample]):
-    """Questions with answers and, when a store is given, the teacher's targets of their images.
-
-    The store is opened lazily in each DataLoader worker. The student's model is not kept, so that it is not copied to
-    spawned workers.
-    """
-
-    def __init__(
-        self,
-        student: StudentInputs,
-        samples: Sequence[Sample],
-        store: TeacherStore | None,
-        *,
-        max_length: int,
-        regions: RegionMaps | None = None,
-        attention_targets: AttentionTargets = "teacher",
-    ) -> None:
-        """`regions` is read unless `attention_targets` is `teacher`, E_a unless it is `regions`."""
-        self._student = student.without_model()
-        self._samples = samples
-        self._store = store
-        self._max_length = max_length
-        self._regions = None if attention_targets == "teacher" else regions
-        self._reads_attention = attention_targets != "regions"
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    @cached_property
-    def lengths(self) -> list[int]:
-        """Number of tokens of every sample, including image tokens; computed without reading images."""
-        return [len(encode_text(self._student, sample, with_answer=True)[0]) for sample in self._samples]
-
-    def check_lengths(self) -> None:
-        """Raise for the first sample that is too long.
-
-        Raises:
-            InputError: a sample has more tokens than `max_length`.
-        """
-        for sample, length in zip(self._samples, self.lengths, strict=True):
-            self._check_length(sample, length)
-
-    def __getitem__(self, index: int) -> EncodedSample:
-        return self.__getitems__([index])[0]
-
-    def __getitems__(self, indices: Sequence[int]) -> list[EncodedSample]:
-        """Return the samples of a batch; their rows are read in one call, concurrently from a remote store."""
-        samples = [self._samples[index] for index in indices]
-        encoded = [self._encode(sample) for sample in samples]
-        images = [image for sample in samples for image in sample.images]
-        if self._store is None or not images:
-            return encoded
-        targets = self._store.read([image.image_hash for image in images], [image.pixel_hash for image in images])
-        ends = list(accumulate(len(sample.images) for sample in samples))
-        return [
-            self._with_targets(item, targets, end - len(sample.images), end) if sample.images else item
-            for item, sample, end in zip(encoded, samples, ends, strict=True)
-        ]
-
-    def _encode(self, sample: Sample) -> EncodedSample:
-        encoded = encode_sample(self._student, sample, with_answer=True)
-        self._check_length(sample, len(encoded.input_ids))
-        if self._regions is not None and sample.images:
-            encoded = replace(encoded, regions=self._regions.of(sample.question_id, len(sample.images)))
-        return encoded
-
-    def _with_targets(self, encoded: EncodedSample, targets: TeacherTargets, start: int, end: int) -> EncodedSample:
-        """Add the teacher's targets of a sample's images, which are those from `start` to `end` in the batch."""
-        return replace(
-            encoded,
-            E_v=None if targets.E_v is None else targets.E_v[start:end],
-            S=None if targets.S is None else targets.S[start:end],
-            E_a=targets.E_a[start:end] if self._reads_attention else None,
-        )
-
-    def _check_length(self, sample: Sample, length: int) -> None:
-        if length > self._max_length:
-            raise InputError(
-                f"question {sample.question_id!r} has {length} tokens, more than training.max_length "
-                f"{self._max_length}. Questions are never truncated: increase max_length or remove the question"
-            )
-
-
-class FilledDataset(Dataset[EncodedSample]):
-    """A data set padded to a multiple of a number with empty samples: one token, no label, no image.
-
-    Every process then gets the same number of samples without repeating any, so means over an epoch are exact.
-    """
-
-    def __init__(self, samples: Dataset[EncodedSample] | Sequence[EncodedSample], *, multiple: int) -> None:
-        self._samples = samples
-        self._count = len(samples)  # type: ignore[arg-type]
-        self._multiple = multiple
-
-    def __len__(self) -> int:
-        return rounded_up(self._count, self._multiple)
-
-    def __getitem__(self, index: int) -> EncodedSample:
-        return self.__getitems__([index])[0]
-
-    def __getitems__(self, indices: Sequence[int]) -> list[EncodedSample]:
-        real = [index for index in indices if index < self._count]
-        fetch = getattr(self._samples, "__getitems__", None)
-        items = (fetch(real) if fetch else [self._samples[index] for index in real]) if real else []
-        return [*items, *[_empty_sample()] * (len(indices) - len(real))]
-
-
-def _empty_sample() -> EncodedSample:
-    return EncodedSample(
-        input_ids=torch.zeros(1, dtype=torch.long), labels=torch.tensor([IGNORED_LABEL]), pixel_values=None
-    )
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Collator:
     """Pads encoded samples to one batch; images are stacked in reading order."""
@@ -279,7 +180,7 @@ class Collator:
             "labels": self._pad([sample.labels for sample in encoded], length, IGNORED_LABEL),
             "attention_mask": self._pad([torch.ones_like(sample.input_ids) for sample in encoded], length, 0),
         }
-        for name in ("pixel_values", "E_v", "S", "E_a", "regions"):
+        for name in ("pixel_values", "E_v", "S", "E_a", "regions", "weights"):
             values = [getattr(sample, name) for sample in encoded if getattr(sample, name) is not None]
             if values:
                 batch[name] = torch.cat(values)

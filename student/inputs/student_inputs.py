@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from ...teacher_cache.store import TeacherStore
 from ..prompts.templates import TemplateFunction
 from .image_processing import StudentImages
 
@@ -16,9 +17,15 @@ class StudentInputs:
     images: StudentImages
     template: TemplateFunction
     image_token_id: int
+    features: TeacherStore | None = None
+    """Store whose E_v are shown to the student instead of pixels, if it projects the teacher's features."""
 
     def without_model(self) -> "StudentInputs":
         """Return only these fields, also of a `Student`."""
         return StudentInputs(
-            tokenizer=self.tokenizer, images=self.images, template=self.template, image_token_id=self.image_token_id
+            tokenizer=self.tokenizer,
+            images=self.images,
+            template=self.template,
+            image_token_id=self.image_token_id,
+            features=self.features,
         )

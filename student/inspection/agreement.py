@@ -12,7 +12,8 @@ from ...progress import Progress
 from ...teacher_cache.geometry.cosines import cosine_matrix
 from ...teacher_cache.store import TeacherStore
 from ..alignment.losses import attention_alignment_loss, teacher_cosines, visual_alignment_loss
-from ..inputs.collation import AlignmentCollator, AlignmentDataset, Sample
+from ..inputs.alignment_dataset import AlignmentDataset
+from ..inputs.collation import AlignmentCollator, Sample
 from ..loading.student_loading import Student
 from ..metrics.region_attention import cosine_agreement
 

@@ -21,7 +21,7 @@ from ...teacher_cache.store import TeacherStore
 from ..alignment.aligned_student import AlignedStudent
 from ..alignment.losses import teacher_cosines
 from ..inputs.batch_layout import with_tensors
-from ..inputs.collation import Collator, Sample, SampleImage, encode_questions
+from ..inputs.collation import Collator, Sample, SampleImage, encode_questions, read_pixels
 from ..inputs.spans import ImageSpans, find_images
 from ..loading.student_loading import Student
 from ..metrics.region_attention import cosine_agreement
@@ -80,6 +80,34 @@ def capture_tokens(
         batches.append(moments.stages)
         progress.advance(len(part))
     return _without_repeated_input([_join(stages) for stages in zip(*batches, strict=True)])
+
+
+@torch.no_grad()
+def capture_image_side(
+    student: Student,
+    samples: Sequence[Sample],
+    chosen: Int[Tensor, "images chosen"],
+    *,
+    batch_size: int,
+    progress: Progress,
+) -> list[StageTokens]:
+    """Read the image tokens of tower and projector alone, without running the language model.
+
+    Raises:
+        InputError: an image cannot be read, or tokens are not finite.
+    """
+    progress.start("reading image tokens", len(samples))
+    batches: list[list[StageTokens]] = []
+    for start in range(0, len(samples), batch_size):
+        part = samples[start : start + batch_size]
+        pixels = [one for one in (read_pixels(student.images, sample) for sample in part) if one is not None]
+        moments = _Moments(chosen=chosen[start : start + batch_size], teacher=None)
+        with _projector_hook(student.model, moments):
+            student.model.image_tokens(to_device(torch.cat(pixels), student.model.device))
+        _check_finite(moments.stages, part, student)
+        batches.append(moments.stages)
+        progress.advance(len(part))
+    return [_join(stages) for stages in zip(*batches, strict=True)]
 
 
 def capture_teacher(
@@ -148,10 +176,6 @@ def _run(model: AlignedStudent, batch: dict[str, Tensor], moments: _Moments) -> 
 def _hooks(model: AlignedStudent, images: ImageSpans, moments: _Moments) -> Iterator[None]:
     """Hooks that run after the alignment's own, so that they see tokens after W."""
 
-    def at_projector(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        moments.keep(TOWER, args[0])
-        moments.keep(PROJECTOR, output)
-
     def at_layer(layer: int) -> Callable[..., None]:
         def read(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             hidden_BLD = args[0] if args else kwargs["hidden_states"]
@@ -159,16 +183,31 @@ def _hooks(model: AlignedStudent, images: ImageSpans, moments: _Moments) -> Iter
 
         return read
 
-    handles = [model.stock.model.multi_modal_projector.register_forward_hook(at_projector)]
-    handles += [
+    handles = [
         layer.register_forward_pre_hook(at_layer(number), with_kwargs=True)
         for number, layer in enumerate(model.decoder_layers)
     ]
     try:
-        yield
+        with _projector_hook(model, moments):
+            yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def _projector_hook(model: AlignedStudent, moments: _Moments) -> Iterator[None]:
+    """Keep the tokens of tower and projector."""
+
+    def at_projector(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        moments.keep(TOWER, args[0])
+        moments.keep(PROJECTOR, output)
+
+    handle = model.stock.model.multi_modal_projector.register_forward_hook(at_projector)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _read_cosines(store: TeacherStore | None, samples: Sequence[Sample]) -> Tensor | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
@@ -18,11 +19,23 @@ from ..adapters.adapter_folder import (
     ROTATION_FILE,
     AdapterRecord,
     adapter_files,
+    has_query_experts,
     part_file,
+    projects_teacher,
     read_adapter_record,
     rotation_key,
 )
-from ..adapters.parameter_names import MODULES, Part, adapter_name, base_name, is_lora, part_of, unused_in_tower
+from ..adapters.parameter_names import (
+    TEACHER_PROJECTION,
+    WHOLE_PARTS,
+    Part,
+    adapter_name,
+    base_name,
+    is_lora,
+    part_of,
+    unused_in_tower,
+)
+from ..adapters.student_record import fingerprint_adapter
 from ..alignment.aligned_student import AlignedStudent
 from ..compat.peft import without_peft_warning
 from ..distributed_values import put_back, set_value, whole_shape
@@ -30,10 +43,14 @@ from ..families.original.weight_index import list_tensors, open_weights
 from ..file_errors import is_file, read_object, reading
 from ..finite import is_finite
 from .lora_config import fields_of_training
+from .lora_merging import merge_for_inference
 
 
 def describe_adapter(folder: Path) -> dict[str, Any]:
-    """Settings of an adapter that its fingerprint does not cover: the layers of W, LoRA's rank and scale."""
+    """Settings of an adapter that its fingerprint does not cover: the layers of W, LoRA's rank and scale.
+
+    Those of the adapter that it starts from are in `start`.
+    """
     record = read_adapter_record(folder)
     values: dict[str, Any] = {"layers": list(record.layers), "rotation": record.rotation, "trained": record.trained}
     if "lora" in record.trained.values():
@@ -42,6 +59,8 @@ def describe_adapter(folder: Path) -> dict[str, Any]:
     student = record.settings.get("student")
     if isinstance(student, dict) and student.get("quantization") is not None:
         values["quantisation"] = student["quantization"]  # of the base it was trained on
+    if record.start is not None:
+        values["start"] = describe_adapter(folder / record.start.folder)
     return values
 
 
@@ -54,17 +73,67 @@ def _targets(config: LoraConfig) -> str | list[str] | None:
 def attach_adapter(model: AlignedStudent, record: AdapterRecord, folder: Path) -> None:
     """Load a saved adapter (LoRA, W, and fully trained parts) onto a model of its base.
 
+    The adapter that it starts from, if any, is merged into the base first.
+
     Raises:
         InputError: a file is missing; a tensor is missing, unexpected, of the wrong shape or not finite; or the record
             and adapter_config.json contradict each other.
     """
+    _attach_parts(model, record, folder)
+    load_rotations(model, folder)
+
+
+def merge_adapter(model: AlignedStudent, record: AdapterRecord, folder: Path) -> None:
+    """Merge a saved adapter into the weights of a model of its base; W is left as it is.
+
+    The state of torch's random numbers does not change.
+
+    Raises:
+        InputError: see `attach_adapter`.
+    """
+    with torch.random.fork_rng(devices=[]):  # LoRA's initial values are drawn before they are replaced
+        _attach_parts(model, record, folder)
+    merge_for_inference(model)
+
+
+def _attach_parts(model: AlignedStudent, record: AdapterRecord, folder: Path) -> None:
+    """Merge the adapter that it starts from, and load LoRA and fully trained parts."""
     _check_no_extra_files(record, folder)
+    if record.start is not None:
+        start = folder / record.start.folder
+        merge_adapter(model, _checked_start(record, start, folder), start)
     if "lora" in record.trained.values():
         _attach_lora(model, record, folder)
-    load_rotations(model, folder)
+    if projects_teacher(record):
+        model.project_teacher(_teacher_channels(folder / part_file(TEACHER_PROJECTION)))
+    if has_query_experts(record):
+        model.add_query_experts()
     for part, how in record.trained.items():
         if how == "full":
             _load_part(model, folder, part)
+
+
+def _checked_start(record: AdapterRecord, start: Path, folder: Path) -> AdapterRecord:
+    """Read the record of the adapter that one starts from, and check that it is that of the training run."""
+    assert record.start is not None
+    if not is_file(start / ADAPTER_RECORD):
+        raise InputError(
+            f"{folder} starts from another adapter, whose copy {start} is missing. Copy the complete adapter folder "
+            "again, with its folders"
+        )
+    fingerprint = fingerprint_adapter(start)
+    if fingerprint != record.start.adapter_fingerprint:
+        raise InputError(
+            f"{folder} was trained from an adapter with fingerprint {record.start.adapter_fingerprint[:12]}, but "
+            f"{start} has {fingerprint[:12]}. Copy the complete adapter folder again, with its folders"
+        )
+    return read_adapter_record(start)
+
+
+def _teacher_channels(path: Path) -> int:
+    """Width of the E_v that a saved projection reads; 1 if the file has no such tensor, which loading then reports."""
+    first = list_tensors([path]).get(f"{TEACHER_PROJECTION}.linear_1.weight") if is_file(path) else None
+    return 1 if first is None or len(first.shape) < 2 else int(first.shape[1])
 
 
 def _check_no_extra_files(record: AdapterRecord, folder: Path) -> None:
@@ -141,7 +210,7 @@ def load_trained(model: AlignedStudent, folder: Path) -> None:
     if lora:
         _set_all(lora, folder / LORA_FILE)
     load_rotations(model, folder)
-    for part in MODULES:
+    for part in WHOLE_PARTS:
         if any(part_of(name) == part and not is_lora(name) for name in trained):
             _load_part(model, folder, part)
 

@@ -7,8 +7,16 @@ from typing import Literal, get_args
 
 from ...choices import AttentionNormalization, AttentionRows, DataUse, Dtype, DtypeChoice, Quantization, RotationMode
 from ...errors import InputError, SettingsError
-from ..adapters.adapter_folder import ADAPTER_RECORD, AdapterRecord, read_adapter_record
-from ..adapters.student_record import StudentRecord, read_student_record
+from ...plain_text import as_typed
+from ...teacher_cache.store import TeacherStore
+from ..adapters.adapter_folder import (
+    ADAPTER_RECORD,
+    AdapterRecord,
+    StartAdapter,
+    projects_teacher,
+    read_adapter_record,
+)
+from ..adapters.student_record import read_student_record
 from ..alignment.aligned_student import AlignedStudent
 from ..families.bases import load_base, read_prompt_identity, stored_dtype
 from ..file_errors import is_file
@@ -37,6 +45,8 @@ class Student(StudentInputs):
     """How the student is prompted."""
     base_data_use: DataUse | None = None
     """Data-use class of an exported student's training data; None for any other base."""
+    start: StartAdapter | None = None
+    """The adapter that is merged into the weights because training starts from it (start_adapter.py)."""
     adapter: AdapterRecord | None = field(default=None)
     lora: LoraState | None = None
     """Whether LoRA is merged into the weights; `None` if there is no LoRA."""
@@ -85,7 +95,7 @@ def open_student(
         known_rows=base.known_rows,
     )
     if base.record is not None and base.record.rotation == "full":
-        _check_keeps_rotations(folder, base.record, layers, rotation)
+        check_keeps_rotations(f"{folder} is an exported student", base.record.layers, layers, rotation)
         load_rotations(model, folder)
     return Student(
         model=model,
@@ -105,13 +115,16 @@ def open_student(
     )
 
 
-def _check_keeps_rotations(folder: Path, record: StudentRecord, layers: Sequence[int], rotation: RotationMode) -> None:
-    """Check that an exported student keeps its W; its answers would differ without it."""
-    if rotation != "full" or set(layers) != set(record.layers):
+def check_keeps_rotations(what: str, own: Sequence[int], layers: Sequence[int], rotation: RotationMode) -> None:
+    """Check that a student keeps its W at the layers `own`; its answers would differ without it.
+
+    Raises:
+        SettingsError: it would not; `what` begins the message.
+    """
+    if rotation != "full" or set(layers) != set(own):
         raise SettingsError(
-            f"{folder} is an exported student whose W acts at layer {list(record.layers)}. To continue training it, "
-            f"set alignment.layer to {list(record.layers)} and alignment.rotation to full, not layer {list(layers)} "
-            f"and rotation {rotation}"
+            f"{what} whose W acts at layer {list(own)}. To continue training it, set alignment.layer to {list(own)} "
+            f"and alignment.rotation to full, not layer {list(layers)} and rotation {rotation}"
         )
 
 
@@ -123,6 +136,7 @@ def load_student(
     dtype: DtypeChoice = "auto",
     template: str | None = None,
     keep_lora_apart: bool = False,
+    features: TeacherStore | None = None,
 ) -> Student:
     """Load a student for inference.
 
@@ -130,10 +144,12 @@ def load_student(
     optional for a base. Without an adapter the model is the plain base, or an exported student with its W.
 
     `dtype="auto"` uses the precision that the adapter was trained in, else the one that the base is stored in. LoRA is
-    merged into the weights, which halves the work for each token; `keep_lora_apart` keeps it separate.
+    merged into the weights, which halves the work for each token; `keep_lora_apart` keeps it separate. `features` is
+    the store of an adapter that projects the teacher's features, and of no other.
 
     Raises:
         InputError: a folder is incomplete, or the adapter was trained on a different base.
+        SettingsError: `features` is missing or not needed, or its rows are not those of the training.
     """
     folder = Path(folder)
     if adapter is None and is_file(folder / ADAPTER_RECORD):
@@ -142,6 +158,7 @@ def load_student(
     elif adapter is not None:
         adapter, record = Path(adapter), read_adapter_record(Path(adapter))
     else:
+        check_features(None, folder, features)
         exported = read_student_record(folder)
         student = open_student(
             folder,
@@ -152,6 +169,7 @@ def load_student(
         )
         student.model.to(device).eval()
         return student
+    check_features(record, adapter, features)
     student = open_base(folder, record, adapter, template=template, dtype=inference_dtype(folder, record, dtype))
     attach_adapter(student.model, record, adapter)
     kept = None if keep_lora_apart else merge_for_inference(student.model)
@@ -162,7 +180,38 @@ def load_student(
         template_origin="adapter" if template is None else "option",
         lora=lora_state(record, keep_lora_apart=keep_lora_apart),
         lora_kept=kept,
+        features=features,
     )
+
+
+def check_features(record: AdapterRecord | None, adapter: Path, features: TeacherStore | None) -> None:
+    """Check that an adapter that projects the teacher's features has a store with the same rows, and no other has one.
+
+    Raises:
+        SettingsError: A store is missing or not needed, or its rows are not those of the training.
+    """
+    if record is None or not projects_teacher(record):
+        if features is not None:
+            raise SettingsError(
+                f"a teacher store was passed ({features.location}), but the image tokens of {adapter} come from its "
+                "own vision tower: omit the store"
+            )
+        return
+    trained_on = record.store or {}
+    if features is None:
+        raise SettingsError(
+            f"the adapter {adapter} projects the features of teacher {trained_on.get('teacher')} in place of its own "
+            "vision tower (alignment.image_tokens: teacher), so it runs only on images of a teacher store: "
+            f"`medalign student evaluate --student {as_typed(adapter)} --store STORE` evaluates it, and no other "
+            "command runs it"
+        )
+    if features.header.fingerprint != trained_on.get("fingerprint"):
+        raise SettingsError(
+            f"the store {features.location} has fingerprint {features.header.fingerprint[:12]} (teacher "
+            f"{features.header.teacher}, profile {features.header.profile}), but {adapter} was trained on the features "
+            f"of a store with fingerprint {str(trained_on.get('fingerprint'))[:12]} (teacher "
+            f"{trained_on.get('teacher')}): pass a store that was extracted with the same teacher and options"
+        )
 
 
 def inference_dtype(base: Path, record: AdapterRecord | None, dtype: DtypeChoice) -> Dtype:

@@ -14,6 +14,7 @@ from ...choices import Checkpointing, Dtype
 from ..adapters.trainable import TrainableParts
 from ..alignment.aligned_student import AlignedStudent
 from ..alignment.attention_rows import ROWS_AT_ONCE
+from ..alignment.query_experts import EXPERTS, RANK
 from ..compat.peft import is_lora_weight
 
 FLOAT32 = 4
@@ -34,6 +35,8 @@ class StepShape:
     images: int
     attention_rows: int = 0
     """Rows of M_a for one image: text tokens whose attention is kept at every aligned layer."""
+    weighted_cosines: bool = False
+    """Whether L_vis has weights, whose gradient needs one more matrix of the size of the cosines."""
     separate_gradients: int = 0
     """Values of the parameters whose gradient of L_vis is computed separately (`alignment.visual_gradient`)."""
 
@@ -75,6 +78,7 @@ def estimate_memory(
     """Size of the hidden states between two layers."""
     kept_layers = layers if checkpointing is None else len(model.points)
     kept = kept_layers * layer + (layers - kept_layers) * stream + stream + shape.images * _input_bytes(model)
+    kept += len(model.query_experts) * tokens * _expert_bytes(width)
     kept += _alignment_bytes(model, shape, width) + _image_bytes(model, parts, shape, width)
     # The two peaks: logits, their gradient and the last norm's input; and a layer that is computed (recomputed if it
     # was not kept) up to its widest projection, where LoRA has its input in float32 before and after dropout.
@@ -134,6 +138,11 @@ def _decoder_bytes(text: Any, parts: TrainableParts, width: int, mask_bytes: int
     return norms + attention + mlp + inputs + 7 * parts.rank * width
 
 
+def _expert_bytes(width: int) -> int:
+    """Bytes that query experts keep for each token: their inner values before and after the gates."""
+    return 2 * EXPERTS * RANK * width
+
+
 def _temporary_bytes(text: Any, parts: TrainableParts, tokens: int, width: int) -> int:
     """Bytes at a layer's widest projection: its input, LoRA's copies in float32, and five residual stream tensors."""
     copies = 2 * FLOAT32 if parts.language_model == "lora" and width < FLOAT32 else 0
@@ -147,7 +156,7 @@ def _logit_bytes(model: AlignedStudent, shape: StepShape) -> int:
 
 def _cosine_bytes(model: AlignedStudent, shape: StepShape) -> int:
     """Bytes of three cosine matrices for every image at every aligned layer, until L_vis has its gradient."""
-    return len(model.points) * shape.images * 3 * int(model.patches) ** 2 * FLOAT32
+    return len(model.points) * shape.images * (3 + shape.weighted_cosines) * int(model.patches) ** 2 * FLOAT32
 
 
 def _alignment_bytes(model: AlignedStudent, shape: StepShape, width: int) -> int:
@@ -169,6 +178,8 @@ def _image_bytes(model: AlignedStudent, parts: TrainableParts, shape: StepShape,
     """Bytes that projector and tower keep if they are trained; frozen ones keep nothing."""
     vision, d = model.config.vision_config, model.config.text_config.hidden_size
     values: int = 0
+    if model.teacher_projection is not None:  # in float32: scaled E_v, input and output of the GELU
+        values += model.patches * (model.teacher_projection.channels + 2 * d) * FLOAT32 // width
     if parts.projector == "full" or parts.vision_tower != "none":
         values += model.patches * (vision.hidden_size + 2 * d)
     if parts.vision_tower != "none":

@@ -9,7 +9,8 @@ from torch.utils.data import Dataset
 
 from ..adapters.adapter_folder import AdapterRecord
 from ..alignment.aligned_student import AlignedOutput
-from ..inputs.collation import EncodedSample, FilledDataset
+from ..inputs.alignment_dataset import FilledDataset
+from ..inputs.collation import EncodedSample
 from ..inputs.sample_order import EpochOrder
 from ..loading.student_loading import Student
 from ..transfer import to_device

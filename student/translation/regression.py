@@ -117,6 +117,11 @@ def regress_student(
             callbacks=callbacks,
         )
 
+    if (
+        resume and Processes.of_environment().writes
+    ):  # a finished run, whose adapter is restored, has no tokens any more
+        regressor.to(training.device)
+        prepare(reader, sets, options.preparation, out, progress)
     result = run_trainer(student, record, training, make_trainer, out, progress, evaluate=False, resume=resume)
     translation, facts = load_translation(out / FOLDER / TRANSLATION_FILE)
     if result.interrupted or not Processes.of_environment().writes:

@@ -10,9 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ...errors import InputError
+from ...errors import InputError, StoreError
+from ...plain_text import as_typed
 from ...teacher_cache.geometry.patch_grid import PatchGrid
 from ...teacher_cache.store import TeacherStore
+from ..finite import is_finite
 from ..inputs.collation import Sample, SampleImage, read_pixels
 from ..inputs.image_processing import StudentImages
 from ..inputs.sample_order import SampleOrder
@@ -33,10 +35,16 @@ class StoreFeatures:
         """Read the rows of images.
 
         Raises:
-            StoreError: A row is missing or damaged, or the store has no E_v.
+            StoreError: A row is missing, damaged, or not finite, or the store has no E_v.
         """
         E_v = self.store.read([image.image_hash for image in images], [image.pixel_hash for image in images]).E_v
         assert E_v is not None
+        if not is_finite(E_v):
+            wrong = next(image for image, row in zip(images, E_v, strict=True) if not is_finite(row))
+            raise StoreError(
+                f"the store {self.store.location} has NaN or infinite values in E_v of {wrong.path.name}. Check it "
+                f"with `medalign store verify {as_typed(self.store.location)}`, and extract this image again"
+            )
         return E_v
 
 

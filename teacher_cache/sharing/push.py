@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from ...choices import DataUse
-from ...errors import StoreError
+from ...errors import SettingsError, StoreError
 from ...plain_text import counted
 from ...progress import Progress
 from ..store.file_names import MANIFEST_FILE
@@ -48,12 +48,14 @@ def push(store: Path, destination: str, *, allow: DataUse | None, progress: Prog
 
     Raises:
         StoreError: the store is unfinished or damaged, the destination contains other files, or an upload fails.
-        SettingsError: `allow` does not permit the store's data-use class.
+        SettingsError: `allow` does not permit the store's data-use class, or the destination is the store itself.
     """
     opened, digests = finished_store(store)
     header = opened.header
     require_permission(header, allow, str(store))
     target = Destination(destination)
+    if target.is_folder and Path(target.location).resolve() == store.resolve():
+        raise SettingsError(f"{destination} is the store itself: push it to another folder, or to a URL")
     manifest = (store / MANIFEST_FILE).read_bytes()
     sizes = {key: (store / key).stat().st_size for key in digests}
     marker = f"{MARKER}-{hashlib.sha256(manifest).hexdigest()}"

@@ -189,7 +189,10 @@ def with_unique_ids(rows: list[ManifestRow], progress: Progress) -> list[Manifes
 def tell_result(manifest: Manifest, progress: Progress) -> None:
     """Note counts, missing and suspicious answers, images with several names, and images in several splits."""
     splits = ", ".join(f"{name} {count}" for name, count in manifest.splits.items())
-    progress.note(f"{manifest.images().height} distinct images, {manifest.questions.height} questions; rows: {splits}")
+    contents = [counted(manifest.images().height, "distinct image")]
+    if manifest.questions.height:
+        contents.append(counted(manifest.questions.height, "question"))
+    progress.note(f"{', '.join(contents)}; rows: {splits}")
     empty = manifest.questions.filter(pl.col("answer").is_null())["question_id"].to_list()
     if empty:
         progress.note(

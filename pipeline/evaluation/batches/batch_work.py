@@ -21,8 +21,9 @@ from ....choices import DtypeChoice
 from ....errors import InputError
 from ....student.decoding.generation import check_length
 from ....student.folders.student_facts import StudentFacts, read_facts
-from ....student.inputs.collation import Pixels, Sample, encode_text, read_pixels
+from ....student.inputs.collation import Pixels, Sample, encode_text, read_shown
 from ....student.loading.student_loading import Student, load_student
+from ....teacher_cache.store import TeacherStore
 from ....teacher_cache.workers.cores import arithmetic_threads, usable_cores
 from .environment import code_versions, device_name, differing
 
@@ -39,6 +40,8 @@ class StudentRecipe:
     dtype: DtypeChoice = "auto"
     template: str | None = None
     keep_lora_apart: bool = False
+    features: TeacherStore | None = None
+    """Store of an adapter that projects the teacher's features."""
 
     def load(self) -> Student:
         """Load the student in this process.
@@ -54,6 +57,7 @@ class StudentRecipe:
             dtype=self.dtype,
             template=self.template,
             keep_lora_apart=self.keep_lora_apart,
+            features=self.features,
         )
 
     def facts(self) -> StudentFacts:
@@ -68,6 +72,7 @@ class StudentRecipe:
             dtype=self.dtype,
             template=self.template,
             keep_lora_apart=self.keep_lora_apart,
+            features=self.features,
         )
 
     def absolute(self) -> "StudentRecipe":
@@ -240,7 +245,7 @@ class _Work:
             job, pixels = following, ahead
 
     def _read(self, student: Student, job: BatchJob) -> list[Future[Tensor | None]]:
-        return [self._readers.submit(read_pixels, student.images, sample) for sample in self._order.samples_of(job)]
+        return [self._readers.submit(read_shown, student, sample) for sample in self._order.samples_of(job)]
 
     def _do(self, student: Student, job: BatchJob, pixels: list[Future[Tensor | None]]) -> None:
         assert self._conditions is not None

@@ -38,9 +38,10 @@ from .cells import Cell, Plan, plan_comparison
 from .claim import COMPARISON_FILE, check_saved, claim
 from .comparison_tables import TABLES_FILE, write_comparison_tables
 from .render import as_latex, as_markdown
-from .result_tables import Grid, answer_grid, cell_grid, cell_values, difference_grid, report_grids
+from .result_tables import answer_grid, cell_grid, cell_values, difference_grid, report_grids
 from .saved_cells import check_cell, check_trainings, is_finished, saved_answers
 from .spec import ComparisonSpec
+from .table_entries import Grid
 
 CELLS_FILE = "cells.parquet"
 FINDINGS_FILE = "findings.parquet"

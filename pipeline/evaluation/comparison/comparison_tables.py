@@ -17,7 +17,7 @@ from ....student.file_errors import is_file, read_object
 from ....teacher_cache.sharing.data_use_gate import strictest
 from ...runs.answer_log import write_whole
 from .cells import Plan
-from .result_tables import Grid
+from .table_entries import Grid
 
 TABLES_FILE: Final = "tables.json"
 FORMAT: Final = "medalign-comparison-tables"

@@ -10,7 +10,7 @@ from rich.text import Text
 from ....plain_text import shown, visible
 from ...runs.stop_reasons import as_warnings
 from ...terminal import print_json, print_line, print_table, show_page
-from .result_tables import DAGGER, DOUBLE_DAGGER, Entry, Grid
+from .table_entries import DAGGER, DOUBLE_DAGGER, Entry, Grid
 
 LATEX_DAGGER = r"\textdagger{}"
 _LATEX = {

@@ -4,15 +4,16 @@ The Parquet file alone is enough to draw a figure again, with other colors or an
 """
 
 import io
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from ....atomic import AtomicFile, remove_leftovers
+from ....choices import FigureFormat
 from ....errors import InputError
 from ....progress import Progress
 from ....saved_records import parse_record
@@ -25,6 +26,8 @@ FOLDER: Final = "figures"
 """Folder of figures beside a report."""
 FORMAT: Final = "medalign-figure"
 VERSION: Final = 1
+PAGE_FORMATS: Final[tuple[FigureFormat, ...]] = ("svg", "png")
+"""The pictures that every report has."""
 _QUALITY: Final = 82
 _REMEDY: Final = "run the command that wrote the report again"
 
@@ -69,6 +72,7 @@ def write_figures(folder: Path, figures: Iterable[Figure], progress: Progress | 
     Returns the picture of each figure for a page by name: SVG, or for photographs JPEG, which is much smaller.
 
     Raises:
+        InputError: `folder` is a file.
         MedalignError: A file cannot be written.
         ValueError: Two figures have one name.
     """
@@ -76,18 +80,29 @@ def write_figures(folder: Path, figures: Iterable[Figure], progress: Progress | 
     names = [figure.name for figure in listed]
     if len(set(names)) < len(names):
         raise ValueError(f"two figures are called {next(name for name in names if names.count(name) > 1)!r}")
+    check_figure_folder(folder)
     if progress is not None and listed:
         progress.start("drawing figures", len(listed))
     pictures: dict[str, Picture] = {}
     for figure in listed:
         write_figure_data(folder, figure)
         svg, png = draw(figure, "svg", "png")
-        _write_pictures(folder, figure.name, svg, png)
+        _write_pictures(folder, figure.name, {"svg": svg, "png": png})
         is_photograph = figure.kind in ("overlays", "points")
         pictures[figure.name] = Picture(_as_jpeg(png), "image/jpeg") if is_photograph else Picture(svg, "image/svg+xml")
         if progress is not None:
             progress.advance()
     return pictures
+
+
+def check_figure_folder(folder: Path) -> None:
+    """Check that no file has the name of the folder of figures.
+
+    Raises:
+        InputError: One has.
+    """
+    if is_file(folder):
+        raise InputError(f"{folder} is a file, but figures go to a folder of this name: rename or remove the file")
 
 
 def write_figure_data(folder: Path, figure: Figure) -> None:
@@ -117,7 +132,8 @@ def remove_other_figures(folder: Path, kept: Collection[str]) -> list[Path]:
     removed: list[Path] = []
     for path in sorted(folder.glob("*.parquet")):
         if path.stem not in kept and _is_own(path):
-            for file in (path.with_suffix(".svg"), path.with_suffix(".png"), path):  # the one that identifies them last
+            pictures = [path.with_suffix(f".{name}") for name in get_args(FigureFormat)]
+            for file in (*pictures, path):  # the one that identifies them last
                 with writing(file):
                     if file.is_file():
                         file.unlink()
@@ -173,6 +189,7 @@ def figure_paths(folder: Path) -> list[Path]:
     if is_file(folder) or not folder.exists():
         raise InputError(f"{folder} is not a folder: pass the --out of a command that writes a report")
     inner = folder / FOLDER
+    check_figure_folder(inner)
     paths = sorted((inner if inner.is_dir() else folder).glob("*.parquet"))
     if not paths:
         raise InputError(
@@ -193,8 +210,8 @@ class DrawnFigures:
         return {"folder": self.folder, "pictures": [path.name for path in self.pictures]}
 
 
-def draw_again(folder: Path, progress: Progress) -> DrawnFigures:
-    """Draw all figures in a folder again from their data.
+def draw_again(folder: Path, progress: Progress, formats: Sequence[FigureFormat] = PAGE_FORMATS) -> DrawnFigures:
+    """Draw all figures in a folder again from their data, in each of these formats.
 
     Raises:
         InputError: There is none, or a file is damaged; figures before it are drawn.
@@ -203,16 +220,16 @@ def draw_again(folder: Path, progress: Progress) -> DrawnFigures:
     progress.start("drawing figures", len(paths))
     pictures: list[Path] = []
     for path in paths:
-        pictures += _write_pictures(path.parent, path.stem, *_drawn(path))
+        pictures += _write_pictures(path.parent, path.stem, _drawn(path, formats))
         progress.advance()
     return DrawnFigures(folder=folder, pictures=tuple(pictures))
 
 
-def _drawn(path: Path) -> list[bytes]:
-    """The SVG and the PNG of the figure in a file."""
+def _drawn(path: Path, formats: Sequence[FigureFormat]) -> dict[FigureFormat, bytes]:
+    """The pictures of the figure in a file."""
     figure = read_figure(path)
     try:
-        return draw(figure, "svg", "png")
+        return dict(zip(formats, draw(figure, *formats), strict=True))
     except Exception as error:  # a table or settings that are not those of its kind
         why = f"its data is not that of a figure of {figure.kind}: {reason(error)}"
         raise InputError(f"{path} cannot be drawn: {why}. To repair it, {_REMEDY}") from error
@@ -225,11 +242,11 @@ def _as_jpeg(png: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def _write_pictures(folder: Path, name: str, svg: bytes, png: bytes) -> list[Path]:
-    paths = [folder / f"{name}.svg", folder / f"{name}.png"]
-    for path, data in zip(paths, (svg, png), strict=True):
+def _write_pictures(folder: Path, name: str, pictures: Mapping[FigureFormat, bytes]) -> list[Path]:
+    paths = {picture_format: folder / f"{name}.{picture_format}" for picture_format in pictures}
+    for picture_format, path in paths.items():
         with writing(path):
             remove_leftovers(path)
             with AtomicFile(path) as file:
-                file.write(data)
-    return paths
+                file.write(pictures[picture_format])
+    return list(paths.values())

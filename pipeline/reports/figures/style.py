@@ -4,6 +4,7 @@ A series is never told from another by color alone, so that figures can be read 
 """
 
 import math
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 
-from ....plain_text import shown
+from ....plain_text import shown, with_terms_joined
 
 PANEL_WIDTH: Final = 3.6
 """Width of a panel, in inches."""
@@ -40,6 +41,7 @@ _SETTINGS: Final[dict[str, Any]] = {
     "legend.frameon": False,
     "legend.fontsize": 8,
     "hatch.linewidth": 0.6,
+    "pdf.fonttype": 42,  # TrueType: text can be edited, as publishers require
     "svg.fonttype": "none",  # text remains text: small files, and it can be searched
     "svg.hashsalt": "medalign",  # equal figures have equal bytes
     "text.parse_math": False,  # a dollar sign in a question is a dollar sign
@@ -104,9 +106,9 @@ def label(text: object, longest: int = 60) -> str:
 
 
 def wrapped(text: str, width: int) -> str:
-    """Text in several lines of about `width` characters, broken between words."""
+    """Text in several lines of about `width` characters, broken between words, but not before a percent sign."""
     lines: list[str] = []
-    for word in text.split():
+    for word in re.split(r"[ \n]+", with_terms_joined(text.strip())):
         if lines and len(lines[-1]) + 1 + len(word) <= width:
             lines[-1] += f" {word}"
         else:

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from ...evaluation.comparison.analysis import table_of
-from ...evaluation.comparison.result_tables import LEVEL
+from ...evaluation.comparison.table_entries import LEVEL
 from ..figures.bars import bars
 from ..figures.figure import Figure, figure_name
 from .wording import listed, percent, points

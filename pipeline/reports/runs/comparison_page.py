@@ -11,7 +11,7 @@ from ...evaluation.comparison.analysis import table_of
 from ...evaluation.comparison.claim import COMPARISON_FILE
 from ...evaluation.comparison.compare import CELLS_FILE, FINDINGS_FILE
 from ...evaluation.comparison.comparison_tables import ComparisonTables, read_comparison_tables
-from ...evaluation.comparison.result_tables import LEVEL, Entry, Grid
+from ...evaluation.comparison.table_entries import LEVEL, Entry, Grid
 from ...runs.run_inputs import RunInputs
 from ..page import Page, Section, State, Strong, Table
 from .comparison_figures import (

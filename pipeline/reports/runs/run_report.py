@@ -9,19 +9,24 @@ from ....errors import InputError, MedalignError, SettingsError
 from ....plain_text import as_typed, quoted_error
 from ....progress import Progress
 from ....student.file_errors import is_file, read_object, unfinished_run
+from ...align.align_student import ALIGN_SUMMARY_FILE
 from ...evaluation.comparison.claim import COMPARISON_FILE
 from ...evaluation.comparison.comparison_tables import TABLES_FILE
 from ...evaluation.grounding.ground import FINDINGS_FILE
 from ...evaluation.scoring import METRICS_FILE
 from ...runs.answer_log import RUN_FILE
 from ...runs.run_inputs import RunInputs, read_inputs
+from ...studies.study_claim import STUDY_FILE
+from ...studies.study_results import RESULTS_FILE
 from ...training.train import SUMMARY_FILE
 from ..figures.figure_files import FOLDER, remove_other_figures
 from ..page import REPORT_FILE, Page, write_page
+from ..studies.study_page import study_page
 from .comparison_page import comparison_page
 from .evaluation_page import evaluation_page
 from .grounding_page import grounding_page
-from .train_page import train_page
+from .training_pages.align_page import align_page
+from .training_pages.train_page import train_page
 
 PageOf = Callable[[Path, RunInputs | None], Page]
 PAGES: Final[Mapping[str, PageOf]] = {
@@ -30,11 +35,14 @@ PAGES: Final[Mapping[str, PageOf]] = {
     FINDINGS_FILE: grounding_page,
     METRICS_FILE: evaluation_page,
     SUMMARY_FILE: train_page,
+    ALIGN_SUMMARY_FILE: align_page,
+    RESULTS_FILE: study_page,
 }
 """A file that only finished runs of one kind have, and how their page is made."""
 
 
 _DEMO_FILE: Final = "demo-plan.json"
+_RUNS: Final = "`medalign student train`, `align`, `evaluate`, `compare` or `ground`, or of `medalign study`"
 _OTHERS: Final = {
     "inspection.json": "student inspect",
     "attend.json": "student attend",
@@ -128,7 +136,7 @@ def demo_command(out: Path, seed: int) -> str:
 
 def _no_run(out: Path) -> str:
     if not out.is_dir():
-        return f"{out} is not a folder: pass the --out of `student train`, `evaluate`, `compare` or `ground`"
+        return f"{out} is not a folder: pass the --out of {_RUNS}"
     if is_file(out / _DEMO_FILE):
         seed = read_object(out / _DEMO_FILE).get("seed")
         command = demo_command(out, seed if isinstance(seed, int) else 0)
@@ -140,12 +148,12 @@ def _no_run(out: Path) -> str:
                 f"run `medalign {command}` again with a new --out. `medalign report draw {as_typed(out)}` draws the "
                 "figures again"
             )
-    if is_file(out / "align-summary.json"):
-        return f"{out} is the folder of `medalign student align`, which has no page: align-summary.json has its results"
+    if is_file(out / STUDY_FILE):
+        return f"the study in {out} has no results yet: run `medalign study` with the same specification and --out"
     if unfinished := unfinished_run(out):
         return f"{out} has no finished run{unfinished}"
     if is_file(out / RUN_FILE) and "students" in read_object(out / RUN_FILE):
         return f"the inspection in {out} is not finished: run `medalign student inspect` again with another --out"
     if is_file(out / RUN_FILE):
         return f"the run in {out} is not finished: run its command again with --resume"
-    return f"{out} has no finished run of `medalign student train`, `evaluate`, `compare` or `ground`: pass its --out"
+    return f"{out} has no finished run of {_RUNS}: pass its --out"

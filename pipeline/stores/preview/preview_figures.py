@@ -91,6 +91,7 @@ def numbers_figure(rows: CollectedRows, header: StoreHeader) -> Figure:
         "mean cosine in a row": [row.cosine for row in rows.summaries],
         "entropy of E_a, nats": [row.entropy for row in rows.summaries],
     }
+    readable = sum(not any(flaw.kind == "unreadable" for flaw in row.flaws) for row in rows.summaries)
     points = [
         {"panel": panel, "series": "rows", "value": float(value)}
         for panel, values in panels.items()
@@ -105,7 +106,7 @@ def numbers_figure(rows: CollectedRows, header: StoreHeader) -> Figure:
     return histograms(
         name="numbers",
         title="Norms, cosines and attention",
-        caption=f"Of {counted(len(rows.summaries), 'row')}. The entropy of E_a is 0 nats if one cell has all "
+        caption=f"Of {counted(readable, 'row')}. The entropy of E_a is 0 nats if one cell has all "
         f"attention, and {np.log(header.grid.patches):.2f} if all cells have the same. "
         f"{'A Gram store has no norms. ' if not rows.norms else ''}Medians and ranges: {'; '.join(words)}.",
         alt=f"Histograms. Medians and ranges: {'; '.join(words)}.",

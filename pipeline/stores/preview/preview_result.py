@@ -118,7 +118,7 @@ class StorePreview:
         if self.images is not None:
             values |= {"rows_with_an_image": self.rows.with_image, "rows_compared": len(self.rows.compared)}
         values |= {
-            "norm_of_a_patch_of_E_v": _in_words([row.norm for row in self.rows.summaries]),
+            "median_norm_in_a_row_of_E_v": _in_words([row.norm for row in self.rows.summaries]),
             "mean_cosine_of_a_row": _in_words([row.cosine for row in self.rows.summaries]),
             "entropy_of_E_a_in_nats": _in_words([row.entropy for row in self.rows.summaries]),
             "notes": summary["notes"],

@@ -1,6 +1,7 @@
 """A seeded sample of a store's rows, read through its public reader, and one summary of each."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -87,7 +88,7 @@ def _read(store: TeacherStore, names: Mapping[int, str]) -> dict[int, TeacherTar
         targets = store.read(list(names.values()))
     except DamagedStore as error:
         if len(names) == 1:
-            return {position: str(error).split(". `medalign", 1)[0] for position in names}
+            return {position: _reason(error, store) for position in names}
         return {at: value for position, name in names.items() for at, value in _read(store, {position: name}).items()}
     return {
         position: TeacherTarget(
@@ -97,6 +98,11 @@ def _read(store: TeacherStore, names: Mapping[int, str]) -> dict[int, TeacherTar
         )
         for place, position in enumerate(names)
     }
+
+
+def _reason(error: DamagedStore, store: TeacherStore) -> str:
+    """Why a row cannot be read: without its number and store, so that rows with one reason can be listed together."""
+    return re.sub(rf" of row \d+ of {re.escape(store.location)}", "", str(error).split(". `medalign", 1)[0])
 
 
 def _summarized(store: TeacherStore, found: TeacherTarget | str, position: int, row: int, name: str) -> ReadRow:

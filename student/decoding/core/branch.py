@@ -13,10 +13,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
-from transformers import DynamicCache
 
 from ...alignment.aligned_student import AlignedStudent
-from ...compat.transformers import cache_argument
+from ...compat.transformers import PromptCache, cache_argument
 from .cost import Cost
 from .finite_scores import FiniteWatch
 from .prompt import Prompt
@@ -59,7 +58,7 @@ class Branch:
         self._suppressed = suppressed
         self._padded = False
         self._windowed = getattr(model.config.text_config, "sliding_window", None) is not None
-        self._cache = DynamicCache()
+        self._cache = PromptCache()
         self._logits: Tensor | None = None
 
     @property

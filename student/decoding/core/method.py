@@ -25,3 +25,5 @@ class Method:
     end-of-sequence token are ignored."""
     needs_image: bool = False
     """Whether every question must have an image."""
+    needs_pixels: bool = False
+    """Whether it reads the images' pixels, which a student that projects a teacher's features does not have."""

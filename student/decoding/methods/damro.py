@@ -61,4 +61,5 @@ METHOD = Method(
     settings=DamroSettings,
     answer=answer,
     needs_image=True,
+    needs_pixels=True,
 )

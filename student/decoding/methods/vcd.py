@@ -73,4 +73,5 @@ METHOD = Method(
     settings=VcdSettings,
     answer=answer,
     needs_image=True,
+    needs_pixels=True,
 )

@@ -32,6 +32,8 @@ def read_config(folder: Path) -> dict[str, Any]:
                 f"{folder} is an adapter, not a model folder. To start from it, merge it into its base: "
                 f"`medalign student export {as_typed(folder)} --out MODEL`, and pass MODEL"
             )
+        if not folder.exists():
+            raise InputError(f"{folder} is not a model folder: it does not exist; check its spelling")
         raise InputError(f"{folder} is not a model folder: it has no config.json{unfinished_run(folder)}")
     return read_object(path)
 

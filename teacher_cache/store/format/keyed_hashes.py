@@ -98,7 +98,8 @@ def read_key(path: Path) -> HashKey:
         secret = path.read_bytes().strip()
     except OSError as error:
         raise InputError(
-            f"cannot read the key {path}: {error.strerror}; `medalign data make-key {as_typed(path)}` creates a new one"
+            f"cannot read the key {path}: {error.strerror}. Pass the key that the store was created with; no other key "
+            f"finds its images. For a new store, `medalign data make-key {as_typed(path)}` creates one"
         ) from error
     if secret.startswith(codecs.BOM_UTF8):
         raise InputError(
@@ -106,6 +107,7 @@ def read_key(path: Path) -> HashKey:
         )
     if len(secret) < LEAST_BYTES:
         raise InputError(
-            f"{path} has {len(secret)} bytes, but a key needs {LEAST_BYTES}; `medalign data make-key` creates one"
+            f"{path} has {len(secret)} bytes, but a key needs {LEAST_BYTES}, so no store was made with it. For "
+            "a new store, `medalign data make-key` creates a key"
         )
     return HashKey(secret)

@@ -1,8 +1,10 @@
 """`student align` from settings to adapter: a killed run resumes to the bit, and the adapter is like any other."""
 
 import json
+import shutil
 from pathlib import Path
 
+import polars as pl
 import pytest
 import torch
 from align_labs import align_values, make_align_lab
@@ -12,7 +14,9 @@ from medalign.pipeline.align.align_plan import plan_align
 from medalign.pipeline.align.align_settings import AlignSettings, load_align_settings
 from medalign.pipeline.align.align_student import check_align_out, run_align
 from medalign.pipeline.data.manifest import Manifest
+from medalign.pipeline.inspection.student_changes import measure_changes
 from medalign.pipeline.model_folders import export_student
+from medalign.pipeline.reports.runs.run_report import write_run_report
 from medalign.progress import Silent
 from medalign.student.adapters.adapter_folder import read_adapter_record
 from medalign.student.loading.student_loading import load_student, open_student
@@ -40,14 +44,15 @@ def curve(out):
 def lab(tmp_path_factory):
     folder = make_align_lab(tmp_path_factory.mktemp("lab"))
     values = align_values(folder)
-    values["trainable"] = {"projector": "full"}
+    values |= {"trainable": {"projector": "full"}, "report": {"images": 8, "max_new_tokens": 2}}
     write_config(folder / "align.yaml", values)
     return folder
 
 
 @pytest.fixture(scope="module")
 def whole(lab):
-    run_align(load_align_settings(lab / "align.yaml", None, resume=False), lab / "whole", Silent())
+    settings = load_align_settings(lab / "align.yaml", None, resume=False)
+    run_align(settings, lab / "whole", Silent(), measure=measure_changes)
     return lab / "whole"
 
 
@@ -77,6 +82,34 @@ def test_the_adapter_has_a_record_and_no_other_weights(lab, whole):
     again = run_align(load_align_settings(None, whole, resume=True), whole, Silent(), resume=True)
     assert again.was_finished
     assert again.summary()["target_r2_after"] is not None
+    assert [(one.images, one.questions) for one in again.measured.answers] == [("targets", 2), ("anchors", 2)]
+
+
+def test_a_finished_run_has_a_page_with_both_curves(lab, whole):
+    path = write_run_report(whole, Silent())
+    text, table = path.read_text(), pl.read_parquet(whole / "figures" / "losses.parquet")
+    assert set(table["panel"]) >= {"targets to their translations (loss_translation)", "total loss"}
+    assert "Answers about held-out anchors: " in text
+    assert "translation.minimum_r2" in text
+    path.unlink()
+
+
+def test_missing_and_truncated_files_of_a_finished_run_are_refused_and_restored(lab, whole, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(whole, out)
+    settings = load_align_settings(lab / "align.yaml", None, resume=False)
+    weights = (out / "projector.safetensors").read_bytes()
+    (out / "projector.safetensors").write_bytes(weights[:-8])
+    with pytest.raises(InputError, match=r"projector\.safetensors is damaged: delete .*align-summary\.json"):
+        run_align(settings, out, Silent(), resume=True)
+    (out / "projector.safetensors").unlink()
+    with pytest.raises(InputError, match=r"projector\.safetensors is missing: delete .*to restore the adapter"):
+        run_align(settings, out, Silent(), resume=True)
+    (out / "align-summary.json").unlink()
+    assert run_align(settings, out, Silent(), resume=True).result.training.resumed_from == 6
+    assert (out / "projector.safetensors").read_bytes() == weights
+    values = [json.loads((folder / "align-summary.json").read_text())["result"] for folder in (out, whole)]
+    assert values[0]["anchors_moved"] == values[1]["anchors_moved"]
 
 
 def test_the_result_loads_and_exports_and_the_export_can_be_aligned_again(lab, whole, tmp_path):
@@ -170,6 +203,9 @@ def test_the_shipped_config_is_complete():
     assert settings.trainable.vision_tower == "full"
 
 
-def test_an_adapter_as_a_base_is_refused_with_the_command_that_helps(lab, whole):
-    with pytest.raises(InputError, match=r"is an adapter.*`medalign student export .*whole --out MODEL`"):
-        plan_align(settings_of(align_values(lab), student__path=str(whole)))
+def test_a_run_can_start_from_an_aligned_student(lab, whole):
+    student = plan_align(settings_of(align_values(lab), student__path=str(whole))).student
+    assert student.start.trained == {"vision_tower": "lora", "projector": "full"}
+    pixels = torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(student.model.image_tokens(pixels), load_student(whole).model.image_tokens(pixels))

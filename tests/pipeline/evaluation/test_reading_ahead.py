@@ -29,7 +29,6 @@ class Asked:
 
 class Device:
     lora_kept = None
-    images = None
 
     class model:
         device = torch.device("cpu")
@@ -40,13 +39,13 @@ def order(monkeypatch):
     begun = [threading.Event() for _ in range(6)]
     samples = tuple(Sample(question_id=str(n), question="?", answer="") for n in range(6))
 
-    def read(images, sample):
+    def read(student, sample):
         begun[int(sample.question_id)].set()
         if sample.question_id == "4":
             raise InputError("question 4: cannot read it")
         return torch.tensor([float(sample.question_id)])
 
-    monkeypatch.setattr(module, "read_pixels", read)
+    monkeypatch.setattr(module, "read_shown", read)
     monkeypatch.setattr(module, "check_length", lambda *_: None)
     monkeypatch.setattr(module, "encode_text", lambda *_, **__: ([], []))
     asked = Asked(begun)

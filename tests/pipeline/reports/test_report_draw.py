@@ -5,8 +5,9 @@ import json
 import pytest
 from command_tree import COMMANDS
 from figure_examples import one_of_each
+from medalign.errors import InputError
 from medalign.pipeline.data import saved_tables
-from medalign.pipeline.reports.figures.figure_files import write_figures
+from medalign.pipeline.reports.figures.figure_files import remove_other_figures, write_figures
 
 
 def test_draw_renews_the_pictures_of_a_report(tmp_path, capsys):
@@ -19,6 +20,20 @@ def test_draw_renews_the_pictures_of_a_report(tmp_path, capsys):
     assert picture.read_bytes() == before
 
 
+def test_draw_writes_pdf_beside_the_pictures_of_the_page(tmp_path, capsys):
+    write_figures(tmp_path, one_of_each()[:1])
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for _ in range(2):
+        line = ["report", "draw", str(tmp_path), "--format", "pdf", "--json"]
+        assert COMMANDS.main(line, standalone_mode=False) in (0, None)
+        assert json.loads(capsys.readouterr().out)["pictures"] == ["curve.pdf"]
+        drawn = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        assert drawn.pop("curve.pdf").startswith(b"%PDF-")
+        assert drawn == before
+    remove_other_figures(tmp_path, [])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_draw_says_what_a_folder_without_figures_lacks(tmp_path, capsys):
     assert COMMANDS.main(["report", "draw", str(tmp_path)], standalone_mode=False) == 3
     assert "has no figures" in capsys.readouterr().err
@@ -26,6 +41,15 @@ def test_draw_says_what_a_folder_without_figures_lacks(tmp_path, capsys):
     for name in ("file", "missing"):
         assert COMMANDS.main(["report", "draw", str(tmp_path / name)], standalone_mode=False) == 3
         assert "is not a folder" in capsys.readouterr().err
+
+
+def test_a_file_named_figures_is_bad_input(tmp_path, capsys):
+    (tmp_path / "figures").write_text("mine")
+    with pytest.raises(InputError, match="figures is a file, but figures go to a folder of this name"):
+        write_figures(tmp_path / "figures", one_of_each()[:1])
+    assert COMMANDS.main(["report", "draw", str(tmp_path)], standalone_mode=False) == 3
+    assert "figures is a file" in capsys.readouterr().err
+    assert (tmp_path / "figures").read_text() == "mine"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +93,7 @@ def test_draw_refuses_what_is_no_figure(tmp_path, capsys, name):
         path.write_bytes(path.read_bytes()[:-9])
     assert COMMANDS.main(["report", "draw", str(tmp_path), "--json"], standalone_mode=False) == 3
     printed = capsys.readouterr()
-    assert printed.out == ""
+    assert json.loads(printed.out)["exit_code"] == 3
     assert said in printed.err
     assert path.name in printed.err
     assert sorted(tmp_path.rglob("*")) == [path.parent, path]

@@ -10,6 +10,7 @@ from browser import CHROMIUM, CONTROLS, in_browser
 from figure_examples import gray_image, one_of_each, page_of
 from medalign.pipeline.reports.figures import figure_files
 from medalign.pipeline.reports.figures.figure_files import Picture
+from medalign.pipeline.reports.figures.style import wrapped
 from medalign.pipeline.reports.page import Page, Sample, SampleAnswer, Section, Strong, Table, render_page, write_page
 from page_examples import command_pages
 
@@ -52,6 +53,23 @@ def test_numbers_are_rounded_and_absent_ones_are_dashes():
     html = render_page(page_of([]), {})
     assert '<td class="number">0.7123</td>' in html
     assert "<td>\N{EN DASH}</td>" in html
+
+
+def test_no_line_ends_between_a_number_and_its_percent_sign():
+    answer = SampleAnswer(name="base", text="50 % is left", state="wrong")
+    sample = Sample(name="1", question="Is 5 % enough?", reference="9 %", answers=[answer])
+    section = Section(title="t", text=["12.5 % of them"], tables=[Table(columns=["95 % interval"], rows=[["40 %"]])])
+    html = render_page(Page(title="t", lead="7 % better in KL(p || q)", sections=[section], samples=[sample]), {})
+    for text in (
+        "12.5\xa0% of them",
+        "95\xa0% interval",
+        "7\xa0% better in KL(p\xa0||\xa0q)",
+        '<td class="number">40\xa0%</td>',
+    ):
+        assert text in html
+    for text in ("50 % is left", "Is 5 % enough?", "9 %"):  # of the data set, as it is
+        assert text in html
+    assert wrapped("at most 25 % of it", 10) == "at most\n25\xa0% of it"
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")

@@ -20,7 +20,8 @@ from medalign.pipeline.training.auto_dtype import with_dtype
 from medalign.pipeline.training.gpu_memory import parse_card
 from medalign.pipeline.training.plan import plan_training
 from medalign.pipeline.training.resume import check_same_run
-from medalign.pipeline.training.settings import Settings, load_settings
+from medalign.pipeline.training.settings import Settings
+from medalign.pipeline.training.settings_loading import load_settings
 from medalign.pipeline.training.train import run_training
 from medalign.progress import Silent
 from medalign.student.adapters.adapter_folder import AdapterRecord

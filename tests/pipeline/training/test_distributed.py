@@ -16,10 +16,11 @@ from labs import lab_settings, write_config
 from medalign.errors import SettingsError
 from medalign.pipeline.align.align_settings import load_align_settings
 from medalign.pipeline.align.align_student import run_align
-from medalign.pipeline.training.settings import load_settings
+from medalign.pipeline.training.settings_loading import load_settings
 from medalign.pipeline.training.train import run_training
 from medalign.progress import Silent
-from medalign.student.inputs.collation import EncodedSample, FilledDataset
+from medalign.student.inputs.alignment_dataset import FilledDataset
+from medalign.student.inputs.collation import EncodedSample
 from medalign.student.loading.student_loading import load_student, open_student
 from medalign.student.training.fsdp import sharding_arguments
 from safetensors.torch import load_file
@@ -29,6 +30,11 @@ STEPS = 6
 """18 questions, 8 in a step: the third step of an epoch has two, so one process has nothing but filling."""
 IN_BF16 = ["student.dtype=bfloat16", "training.learning_rate=0.001"]
 """Steps so small that a gradient that is rounded otherwise does not change the next losses by as much."""
+TEACHER_TOKENS = [
+    *("alignment.image_tokens=teacher", "alignment.alpha=0", "alignment.beta=0", "alignment.rotation=none"),
+    "trainable.projector=none",
+]
+EXPERTS = ["alignment.query_experts=true"]
 FILES = ("adapter_model", "rotation", "projector")
 
 
@@ -70,6 +76,8 @@ def together(lab, forks) -> Path:
     `make test-wheel` starts torchrun itself.
     """
     runs = {"null": [], "fsdp2": [], "null-bfloat16": IN_BF16, "fsdp2-bfloat16": IN_BF16}
+    runs["null-teacher-tokens"] = TEACHER_TOKENS
+    runs["null-experts"] = EXPERTS
     runs["null-poisoned"] = ["alignment.alpha=0.0"]
     align = {"config": str(lab / "align.yaml"), "out": str(lab / "aligned"), "align": True, "poisoned": False}
     ranks = forks.run(SCRIPT, listed(lab, runs, [align | {"command": False}]), processes=2)
@@ -146,6 +154,22 @@ def test_two_processes_have_the_losses_of_one(request, lab, alone, sharding):
         for name, value in expected.items():
             torch.testing.assert_close(together[name], value, atol=2e-5, rtol=0, msg=name)
     assert load_student(out).model.rotations[2].weight.abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "part"),
+    [("teacher-tokens", TEACHER_TOKENS, "teacher_projection"), ("experts", EXPERTS, "query_experts")],
+)
+def test_two_processes_train_added_parts_as_one(together, lab, name, changes, part):
+    """In the third step of an epoch one process has no image."""
+    run_training(load_settings(lab / "one.yaml", changes), lab / f"{name}-alone", Silent())
+    out, alone = lab / f"null-{name}", lab / f"{name}-alone"
+    same_losses(out, alone)
+    for file in ("adapter_model", part):
+        values, expected = (load_file(folder / f"{file}.safetensors") for folder in (out, alone))
+        assert values.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(values[name], value, atol=2e-5, rtol=0, msg=name)
 
 
 def test_two_processes_align_as_one(together, lab):

@@ -6,7 +6,8 @@ import pytest
 import yaml
 from medalign.errors import SettingsError
 from medalign.pipeline.evaluation.comparison.spec import ComparisonSpec, load_comparison
-from medalign.pipeline.training.settings import Settings, load_settings
+from medalign.pipeline.training.settings import Settings
+from medalign.pipeline.training.settings_loading import load_settings
 from pydantic import BaseModel
 
 

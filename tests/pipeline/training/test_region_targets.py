@@ -1,7 +1,9 @@
 """Annotated regions as targets of L_att, from a manifest's boxes and masks to the loss, against plain loops."""
 
+import functools
 import json
 import math
+import shutil
 
 import numpy as np
 import polars as pl
@@ -11,12 +13,16 @@ from labs import lab_settings, make_lab
 from medalign.errors import InputError, SettingsError
 from medalign.pipeline.data.manifest import Manifest
 from medalign.pipeline.data.regions import REGIONS
+from medalign.pipeline.data.samples import answered_samples
 from medalign.pipeline.training.plan import plan_training
-from medalign.pipeline.training.settings import Settings, settings_of
+from medalign.pipeline.training.region_targets import read_region_targets
+from medalign.pipeline.training.settings import Settings
+from medalign.pipeline.training.settings_loading import settings_of
 from medalign.pipeline.training.train import run_training
 from medalign.progress import Silent
 from medalign.student.adapters.adapter_folder import ADAPTER_RECORD
 from medalign.student.inputs.collation import AlignmentCollator
+from medalign.teacher_cache.geometry.patch_grid import PatchGrid
 from PIL import Image
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -113,9 +119,42 @@ def slow_losses(plan):
     return batch, output, found
 
 
+@pytest.fixture(scope="module")
+def plan_of(lab):
+    """The plan with some targets, made once."""
+    return functools.cache(lambda targets: plan_training(settings_with(lab, targets)))
+
+
+@pytest.fixture(scope="module")
+def run_of(lab):
+    """Train one step with region targets; the log and the gradients."""
+
+    def run(out, batch, accumulation):
+        gradients, shape = [], {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
+
+        def keep(optimizer, args, kwargs):
+            gradients.extend(p.grad.clone() for group in optimizer.param_groups for p in group["params"])
+
+        handle = register_optimizer_step_pre_hook(keep)
+        try:
+            run_training(settings_with(lab, "regions", max_grad_norm=None, **shape), out, Silent())
+        finally:
+            handle.remove()
+        return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()], gradients
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def whole_step(run_of, tmp_path_factory):
+    """A run whose step is one batch: its folder, log and gradients."""
+    out = tmp_path_factory.mktemp("run") / "18x1"
+    return out, *run_of(out, 18, 1)
+
+
 @pytest.mark.parametrize("targets", ["regions", "both"])
-def test_targets_and_losses_equal_those_of_a_slow_loop(lab, targets):
-    plan = plan_training(settings_with(lab, targets))
+def test_targets_and_losses_equal_those_of_a_slow_loop(plan_of, targets):
+    plan = plan_of(targets)
     batch, output, slow = slow_losses(plan)
     with_regions = [sample.question_id in REGIONS_OF for sample in plan.samples if sample.images]
     expected = [slow_map(sample.question_id) for sample in plan.samples if sample.images]
@@ -131,40 +170,30 @@ def test_targets_and_losses_equal_those_of_a_slow_loop(lab, targets):
         assert "E_a" not in batch
 
 
-def test_a_step_is_the_mean_over_images_with_a_target_however_it_is_split(lab, tmp_path):
+def test_a_step_is_the_mean_over_images_with_a_target_however_it_is_split(plan_of, run_of, whole_step, tmp_path):
     """18 samples at once, and in 6 batches, of which some have no target."""
-    plan = plan_training(settings_with(lab, "regions"))
-    slow = [value for value in slow_losses(plan)[2] if value is not None]
-    gradients = []
-
-    def keep(optimizer, args, kwargs):
-        gradients.append([p.grad.clone() for group in optimizer.param_groups for p in group["params"]])
-
-    handle = register_optimizer_step_pre_hook(keep)
-    try:
-        for batch, accumulation in ((18, 1), (3, 6)):
-            out = tmp_path / f"{batch}x{accumulation}"
-            shape = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
-            run_training(settings_with(lab, "regions", max_grad_norm=None, **shape), out, Silent())
-            logged = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-            assert logged[0]["loss_att"] == pytest.approx(sum(slow) / len(slow), abs=1e-6)
-            assert "loss_vis" not in logged[0]
-    finally:
-        handle.remove()
-    for one, other in zip(*gradients, strict=True):
+    slow = [value for value in slow_losses(plan_of("regions"))[2] if value is not None]
+    _, *whole = whole_step
+    split = run_of(tmp_path / "3x6", 3, 6)
+    for logged, _ in (whole, split):
+        assert logged[0]["loss_att"] == pytest.approx(sum(slow) / len(slow), abs=1e-6)
+        assert "loss_vis" not in logged[0]
+    for one, other in zip(whole[1], split[1], strict=True):
         torch.testing.assert_close(other, one, atol=1e-6, rtol=1e-4)
 
 
-def test_other_regions_are_another_run(lab, tmp_path):
-    settings = settings_with(lab, "regions", save_steps=1)
-    run_training(settings, tmp_path / "run", Silent())
-    (tmp_path / "run" / ADAPTER_RECORD).unlink()  # as if killed after its checkpoint
+def test_other_regions_are_another_run(lab, whole_step, tmp_path):
+    out, shape = tmp_path / "run", {"per_device_train_batch_size": 18, "gradient_accumulation_steps": 1}
+    shutil.copytree(whole_step[0], out)
+    (out / ADAPTER_RECORD).unlink()  # as if killed after its checkpoint
     write_regions(lab, REGIONS_OF | {"5": [region("a", box=TOP)]}, "moved.parquet")
+    moved, same = (
+        settings_with(lab, "regions", manifest, max_grad_norm=None, **shape)
+        for manifest in ("moved.parquet", "manifest.parquet")
+    )
     with pytest.raises(InputError, match="the training questions"):
-        run_training(
-            settings_with(lab, "regions", "moved.parquet", save_steps=1), tmp_path / "run", Silent(), resume=True
-        )
-    run_training(settings, tmp_path / "run", Silent(), resume=True)
+        run_training(moved, out, Silent(), resume=True)
+    run_training(same, out, Silent(), resume=True)
 
 
 def test_what_cannot_be_supervised_is_refused_before_training(lab):
@@ -178,3 +207,42 @@ def test_what_cannot_be_supervised_is_refused_before_training(lab):
     values["alignment"] |= {"attention_targets": "both", "preset": "released"}
     with pytest.raises(SettingsError, match="attention_targets is 'both' with geometry 'crop'"):
         settings_of(values)
+
+
+@pytest.mark.parametrize(
+    ("regions", "problem"),
+    [
+        ([region("a", mask="big.png")], r"big\.png has 48x48 pixels, but its image has 24x24"),
+        ([region("a", mask="empty.png")], "cover no pixel of their image"),
+        ([region("a", mask="mask.png", value=9)], "cover no pixel of their image"),
+        ([region("a", box=[100.0, 100.0, 5.0, 5.0])], "cover no pixel of their image"),
+        ([region("noise", mask="empty.png"), region("a", box=LEFT)], r"2 \(noise\)"),  # what the answer names is empty
+    ],
+)
+def test_regions_that_show_nothing_are_refused(lab, regions, problem):
+    with pytest.raises(InputError, match=problem):
+        targets_of(lab, regions)
+
+
+@pytest.mark.parametrize(
+    ("regions", "pixels"),
+    [
+        ([region("a", mask="empty.png"), region("b", box=LEFT)], 9 * 14),
+        ([region("a", mask="mask.png", value=2), region("b", mask="mask.png", value=1)], 9 * 12 + 4 * 24),
+        ([region("a", box=[20.0, 20.0, 50.0, 50.0])], 16),
+        ([region("a", box=[-4.0, -4.0, 6.0, 6.0])], 4),
+    ],
+)
+def test_regions_are_joined_and_cut_at_the_border(lab, regions, pixels):
+    (cells,) = targets_of(lab, regions).maps.maps
+    assert float(cells.sum()) == pytest.approx(pixels / 8**2)
+
+
+def targets_of(lab, regions):
+    """The targets of question 2, whose image has 24 x 24 pixels, on a grid of 3 x 3."""
+    Image.fromarray(np.ones((48, 48), dtype=np.uint8)).save(lab / "images" / "big.png")
+    Image.fromarray(np.zeros((24, 24), dtype=np.uint8)).save(lab / "images" / "empty.png")
+    write_regions(lab, {"2": regions}, "odd.parquet")
+    split = Manifest.read(lab / "odd.parquet").split("train")
+    settings = settings_with(lab, "regions", "odd.parquet")
+    return read_region_targets(settings, [split], answered_samples(split), PatchGrid(3, 3))

@@ -10,7 +10,8 @@ import torch
 from labs import lab_settings, make_lab, write_config
 from medalign.errors import InputError
 from medalign.pipeline.training.resume import MAY_CHANGE, check_same_run, saved_config
-from medalign.pipeline.training.settings import Settings, load_settings
+from medalign.pipeline.training.settings import Settings
+from medalign.pipeline.training.settings_loading import load_settings
 from medalign.pipeline.training.train import check_out, run_training
 from medalign.progress import Silent
 from medalign.student.training.checkpoints import checkpoints_in, is_whole, last_whole_checkpoint

@@ -9,7 +9,8 @@ import yaml
 from labs import lab_settings
 from medalign.errors import InputError, SettingsError
 from medalign.pipeline.training.resume import check_same_run, load_run_settings
-from medalign.pipeline.training.settings import Settings, load_settings, settings_of
+from medalign.pipeline.training.settings import Settings
+from medalign.pipeline.training.settings_loading import load_settings, settings_of
 from medalign.student.adapters.adapter_folder import read_adapter_record
 from medalign.student.adapters.setting_names import with_current_names
 from peft import LoraConfig

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import yaml
 from medalign.errors import SettingsError
-from medalign.pipeline.training.settings import PRESETS, Settings, load_settings
+from medalign.pipeline.training.settings import PRESETS, Settings
+from medalign.pipeline.training.settings_loading import load_settings
 
 CONFIGS = sorted((Path(__file__).parents[3] / "configs").glob("*.yaml"))
 

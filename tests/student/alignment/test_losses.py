@@ -53,6 +53,18 @@ def test_visual_loss_equals_a_double_loop():
     torch.testing.assert_close(loss_of_features(student, teacher), torch.tensor(expected), atol=1e-6, rtol=0)
 
 
+def test_weighted_visual_loss_equals_a_double_loop():
+    student, teacher, a = torch.randn(K, N, D), torch.randn(K, N, C), torch.rand(K, N).softmax(dim=1)
+    S_x, S_e = cosine_matrix(student), cosine_matrix(teacher)
+    expected = [
+        sum(a[k, i] * a[k, j] * (S_e[k, i, j] - S_x[k, i, j]) ** 2 for i in range(N) for j in range(N))
+        for k in range(K)
+    ]
+    torch.testing.assert_close(visual_alignment_loss(S_x, S_e, a), torch.tensor(expected), atol=1e-6, rtol=0)
+    equal = torch.full((K, N), 1 / N)
+    torch.testing.assert_close(visual_alignment_loss(S_x, S_e, equal), visual_alignment_loss(S_x, S_e))
+
+
 def test_teacher_cosines_are_given_or_computed_from_features():
     features = torch.randn(K, N, C)
     assert torch.equal(teacher_cosines(features, None), cosine_matrix(features))

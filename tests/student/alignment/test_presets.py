@@ -17,8 +17,8 @@ import torch
 from labs import hashes_of, plan_with_weights
 from medalign.pipeline.data.manifest import Manifest, ManifestRow
 from medalign.pipeline.training import train
-from medalign.pipeline.training.plan import TrainingPlan
 from medalign.pipeline.training.settings import Settings
+from medalign.pipeline.training.training_plan import TrainingPlan
 from medalign.progress import Silent
 from medalign.student.inputs.collation import Collator, encode_text
 from medalign.teacher_cache.geometry.patch_grid import PatchGrid

@@ -4,7 +4,7 @@ from dataclasses import fields
 
 import pytest
 import torch
-from medalign.student.inputs.collation import AlignmentDataset
+from medalign.student.inputs.alignment_dataset import AlignmentDataset
 from medalign.teacher_cache.geometry.patch_grid import PatchGrid
 from medalign.teacher_cache.store import open_store
 from stores import write_store

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from medalign.progress import Silent
-from medalign.student.inputs.collation import AlignmentDataset
+from medalign.student.inputs.alignment_dataset import AlignmentDataset
 from medalign.student.inputs.sample_order import EpochOrder
 from medalign.student.loading.student_loading import open_student
 from medalign.student.training.training_run import train_student

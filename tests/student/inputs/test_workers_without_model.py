@@ -6,7 +6,8 @@ import pickle
 
 import pytest
 import torch
-from medalign.student.inputs.collation import AlignmentDataset, Collator, FilledDataset
+from medalign.student.inputs.alignment_dataset import AlignmentDataset, FilledDataset
+from medalign.student.inputs.collation import Collator
 from medalign.teacher_cache.geometry.patch_grid import PatchGrid
 from medalign.teacher_cache.store import open_store
 from stores import write_store

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from medalign.errors import InputError, MedalignError
 from medalign.progress import Silent
-from medalign.student.inputs.collation import AlignmentDataset
+from medalign.student.inputs.alignment_dataset import AlignmentDataset
 from medalign.student.training import student_trainer
 from medalign.student.training.checkpoints import (
     MARKER,

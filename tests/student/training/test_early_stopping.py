@@ -8,7 +8,7 @@ import pytest
 import torch
 from medalign.errors import SettingsError
 from medalign.progress import Silent
-from medalign.student.inputs.collation import AlignmentDataset
+from medalign.student.inputs.alignment_dataset import AlignmentDataset
 from medalign.student.training.training_run import check_reporters, train_student
 from safetensors.torch import load_file
 from students import OPTIONS, adapter_record, mixed_samples, sample, trainable

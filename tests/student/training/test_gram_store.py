@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 from medalign.progress import Silent
-from medalign.student.inputs.collation import AlignmentDataset, Collator
+from medalign.student.inputs.alignment_dataset import AlignmentDataset
+from medalign.student.inputs.collation import Collator
 from medalign.student.inspection.agreement import measure_alignment
 from medalign.student.loading.student_loading import open_student
 from medalign.student.training.training_run import train_student

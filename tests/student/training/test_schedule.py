@@ -8,7 +8,7 @@ import torch
 from medalign.errors import InputError
 from medalign.progress import Silent
 from medalign.student.adapters.trainable import LearningRates
-from medalign.student.inputs.collation import AlignmentDataset
+from medalign.student.inputs.alignment_dataset import AlignmentDataset
 from medalign.student.training.schedule import make_scheduler, warmup_steps
 from medalign.student.training.training_run import train_student
 from students import LAYER, OPTIONS, adapter_record, mixed_samples, trainable

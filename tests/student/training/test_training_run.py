@@ -14,7 +14,8 @@ from medalign.progress import Silent
 from medalign.student.adapters.adapter_folder import read_adapter_record
 from medalign.student.decoding import Decoding
 from medalign.student.decoding.generation import generate_answers
-from medalign.student.inputs.collation import AlignmentDataset, EncodedSample, encode_sample
+from medalign.student.inputs.alignment_dataset import AlignmentDataset
+from medalign.student.inputs.collation import EncodedSample, encode_sample
 from medalign.student.loading.student_loading import load_student, open_student
 from medalign.student.training.training_run import train_student
 from students import (

@@ -274,6 +274,15 @@ def test_large_files_are_pulled_in_blocks(store, tmp_path, monkeypatch):
         assert contents(tmp_path / f"{block}.zarr") == contents(store)
 
 
+def test_a_store_is_not_pushed_onto_itself(store, tmp_path):
+    (tmp_path / "link.zarr").symlink_to(store)
+    before = contents(store)
+    for location in (store, tmp_path / "link.zarr"):
+        with pytest.raises(SettingsError, match="is the store itself: push it to another folder, or to a URL"):
+            push(store, str(location), allow=None, progress=QUIET)
+    assert contents(store) == before
+
+
 @pytest.mark.parametrize("there", ["other store", "other push", "other files", "other files under a marker"])
 def test_a_push_is_not_mixed_with_other_files(store, tmp_path, there):
     out = tmp_path / "out.zarr"

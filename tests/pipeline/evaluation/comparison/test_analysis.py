@@ -8,15 +8,9 @@ from comparisons import bench_spec
 from medalign.pipeline.evaluation.comparison.analysis import ScoredCell, System, analyze, costs, table_of
 from medalign.pipeline.evaluation.comparison.cells import Cell
 from medalign.pipeline.evaluation.comparison.render import as_latex, as_markdown
-from medalign.pipeline.evaluation.comparison.result_tables import (
-    Entry,
-    Grid,
-    answer_grid,
-    cell_grid,
-    difference_grid,
-    report_grids,
-)
+from medalign.pipeline.evaluation.comparison.result_tables import answer_grid, cell_grid, difference_grid, report_grids
 from medalign.pipeline.evaluation.comparison.spec import DecodingSpec
+from medalign.pipeline.evaluation.comparison.table_entries import Entry, Grid
 from medalign.pipeline.evaluation.statistics import bootstrap_interval, holm, paired_difference, randomization_test
 from medalign.student.metrics.result import AbsentMetric, mean_result
 

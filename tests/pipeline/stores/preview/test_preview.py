@@ -1,6 +1,7 @@
 """`medalign teacher preview`: sound stores, broken ones, and what is said when images are missing."""
 
 import json
+import math
 import re
 import shutil
 from functools import partial
@@ -240,6 +241,25 @@ def test_a_page_of_zeros_has_one_line_for_all_rows_and_no_missing_numbers(lab, t
     assert page.lead.count("All 9 rows are broken: 9 rows have patches of zeros") == 1
     assert "Some rows" not in [section.title for section in page.sections]
     assert not any(re.search(r"\bnan\b", figure.caption + figure.alt) for figure in page.figures)
+
+
+def test_rows_that_are_not_finite_are_broken_and_in_no_number(lab, tmp_path):
+    taught = list(lab.taught)
+    for place, value in ((1, math.nan), (4, math.inf), (7, -math.inf)):
+        E_v, E_a = (part.clone() for part in taught[place])
+        (E_a if place == 4 else E_v).view(-1)[3] = value
+        taught[place] = E_v, E_a
+    preview = preview_store(PreviewRequest(location=str(write_rows(tmp_path / "s.zarr", lab.images, taught))), Silent())
+    told, page = preview.summary(), preview_page(preview, None)
+    assert (told["looks"], told["flaws"]) == ("broken", {"unreadable": 3})
+    reasons = {row["row"]: row["detail"] for row in told["odd_rows"]}
+    not_finite = "has values that are not finite or beyond 2^50"
+    assert reasons == {1: f"E_v {not_finite}", 4: f"E_a {not_finite}", 7: f"E_v {not_finite}"}
+    (table,) = [table for section in page.sections for table in section.tables]
+    assert [(row[0], row[-1]) for row in table.rows] == [("1, 7", reasons[1]), ("4", reasons[4])]
+    numbers = next(figure for figure in page.figures if figure.name == "numbers")
+    assert numbers.caption.startswith(f"Of {len(lab.images) - 3} rows.")
+    assert numbers.table["value"].is_finite().all()
 
 
 def test_moved_images_are_refused_and_missing_ones_noted(lab, tmp_path):

@@ -6,17 +6,17 @@ from typing import Any, Final
 
 import yaml
 
-from ....errors import InputError
-from ....plain_text import as_typed, counted
-from ....student.adapters.adapter_folder import AdapterRecord, read_adapter_record
-from ....student.file_errors import read_text, reading, unfinished_run
-from ...runs.run_inputs import RunInputs
-from ...training.loss_log import read_log
-from ...training.settings import CONFIG_FILE
-from ...training.train import TrainingReport, read_finished
-from ..page import Page, Section, State, Table
+from .....errors import InputError
+from .....plain_text import as_typed, counted
+from .....student.adapters.adapter_folder import AdapterRecord, read_adapter_record
+from .....student.file_errors import read_text, reading, unfinished_run
+from ....runs.run_inputs import RunInputs
+from ....training.loss_log import read_log
+from ....training.settings import CONFIG_FILE
+from ....training.train import TrainingReport, read_finished
+from ...page import Page, Section, State, Table
+from ..wording import listed, percent
 from .train_curves import Log, loop_figure, loss_figure, mean_of, trends
-from .wording import listed, percent
 
 _LONG_WAIT: Final = 0.2
 """Share of the time; above it, the page says how to load data faster."""
@@ -39,7 +39,7 @@ def train_page(out: Path, given: RunInputs | None = None) -> Page:
         title=f"Training of {out.resolve().name}",
         lead=_lead(report, log),
         state=_state(report, log),
-        notice=_notice(record),
+        notice=train_notice(record),
         facts=_facts(report, record),
         sections=tuple(_sections(out, report, record, log)),
     )
@@ -83,7 +83,8 @@ def _state(report: TrainingReport, log: Log) -> State:
     return "good" if total.direction == "fell" else "neutral"
 
 
-def _notice(record: AdapterRecord) -> str:
+def train_notice(record: AdapterRecord) -> str:
+    """What the page contains, and the data-use class of the adapter."""
     used = "not known" if record.data_use is None else record.data_use
     return (
         "The page contains no image and no text of the data set, but names of folders in its settings. The data-use "
@@ -105,10 +106,9 @@ def _sections(out: Path, report: TrainingReport, record: AdapterRecord, log: Log
     )
     loop = loop_figure(log)
     if loop is not None:
-        yield Section(title="Learning rate, gradient and data", text=list(_waiting(log)), figures=[loop])
-    yield _trained(report.plan, record)
-    settings = list(_flat(_settings(out)))
-    yield Section(title="Settings", tables=[Table(columns=("setting", "value"), rows=settings)], folded=True)
+        yield Section(title="Learning rate, gradient and data", text=list(waiting_sentences(log)), figures=[loop])
+    yield trained_section(report.plan, record)
+    yield settings_section(out / CONFIG_FILE)
 
 
 def _alignment(report: TrainingReport, record: AdapterRecord) -> Iterator[str]:
@@ -121,7 +121,8 @@ def _alignment(report: TrainingReport, record: AdapterRecord) -> Iterator[str]:
         yield f"The total is loss_lm + {alpha} loss_vis + {beta} loss_att, with the targets of the teacher {teacher}."
 
 
-def _waiting(log: Log) -> Iterator[str]:
+def waiting_sentences(log: Log) -> Iterator[str]:
+    """What the run waited for, and which steps it skipped."""
     waited = mean_of(log, "data_wait")
     if waited is not None:
         then = ": a higher training.dataloader_num_workers would make it faster" if waited > _LONG_WAIT else ""
@@ -131,7 +132,8 @@ def _waiting(log: Log) -> Iterator[str]:
         yield f"{int(skipped)} steps were skipped, because a gradient was infinite or NaN (float16)."
 
 
-def _trained(plan: Mapping[str, Any], record: AdapterRecord) -> Section:
+def trained_section(plan: Mapping[str, Any], record: AdapterRecord) -> Section:
+    """The trained parts with their sizes and learning rates."""
     rows = [
         (part.replace("_", " "), how, plan.get(f"trainable_{part}"), plan.get(f"learning_rate_{part}"))
         for part, how in record.trained.items()
@@ -141,16 +143,17 @@ def _trained(plan: Mapping[str, Any], record: AdapterRecord) -> Section:
     layers = listed([str(layer) for layer in record.layers])
     return Section(
         title="What was trained",
-        text=[f"Aligned decoder layer (zero-based): {layers}. Rotation: {record.rotation}."],
+        text=[f"Aligned decoder layer (zero-based): {layers}. Rotation: {record.rotation}."] if layers else [],
         tables=[Table(columns=("part", "how", "parameters", "peak learning rate"), rows=rows)],
     )
 
 
-def _settings(out: Path) -> Any:
-    path = out / CONFIG_FILE
+def settings_section(path: Path) -> Section:
+    """All settings in a run's settings file, folded."""
     text = read_text(path)
     with reading(path):
-        return yaml.safe_load(text)
+        rows = list(_flat(yaml.safe_load(text)))
+    return Section(title="Settings", tables=[Table(columns=("setting", "value"), rows=rows)], folded=True)
 
 
 def _flat(values: Any, prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -167,6 +170,7 @@ def _facts(report: TrainingReport, record: AdapterRecord) -> dict[str, object]:
     since = f" (since step {result.resumed_from:,})" if result.resumed_from else ""
     facts: dict[str, object | None] = {
         "student": plan.get("student"),
+        "starts from": plan.get("starts_from"),
         "prompt template": plan.get("template"),
         "precision": plan.get("dtype"),
         "image tokens": plan.get("image_tokens"),

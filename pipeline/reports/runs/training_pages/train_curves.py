@@ -6,9 +6,9 @@ from typing import Any, Final, Literal
 
 import polars as pl
 
-from ..figures.figure import Figure
-from ..figures.lines import lines
-from .wording import listed
+from ...figures.figure import Figure
+from ...figures.lines import lines
+from ..wording import listed
 
 Log = Mapping[str, Sequence[tuple[int, float]]]
 """Name of a value -> (step, value), by step."""
@@ -17,6 +17,8 @@ TERMS: Final = {
     "loss_lm": "answers (loss_lm)",
     "loss_vis": "visual alignment (loss_vis)",
     "loss_att": "attention alignment (loss_att)",
+    "loss_translation": "targets to their translations (loss_translation)",
+    "loss_keep": "anchors to their old tokens (loss_keep)",
 }
 _EVALUATED: Final = "eval_"
 _PART: Final = 5

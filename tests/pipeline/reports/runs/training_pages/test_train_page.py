@@ -4,7 +4,7 @@ import json
 
 import pytest
 from medalign.errors import InputError
-from medalign.pipeline.reports.runs.train_page import train_page
+from medalign.pipeline.reports.runs.training_pages.train_page import train_page
 from run_folders import write_training
 
 FALLS = [4.0, 3.0, 2.5, 2.0, 1.5, 1.5, 1.2, 1.0, 1.0, 0.6]

@@ -1,0 +1,1 @@
+"""Pages of the commands that train: `student train` and `student align`."""

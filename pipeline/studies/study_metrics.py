@@ -1,0 +1,26 @@
+"""The metrics of a study, from the scores of single answers."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import polars as pl
+
+from ...student.metrics.result import MetricResult, mean_result
+from ...student.metrics.vqa import KINDS, READINGS
+
+ALL: Final = "all"
+METRIC_NAMES: Final = tuple(f"{kind}_{reading}" for reading in sorted(READINGS, reverse=True) for kind in (ALL, *KINDS))
+"""`all_strict`, `open_strict`, ...; `all` is the mean over every scored question, whatever its kind."""
+
+
+def metric_result(predictions: pl.DataFrame, name: str) -> MetricResult:
+    """One metric of the rows of predictions.parquet, question by question."""
+    kind, _, reading = name.partition("_")
+    scored = pl.col(f"{reading}_kind").is_not_null() if kind == ALL else pl.col(f"{reading}_kind") == kind
+    values = predictions.select(pl.when(scored).then(pl.col(f"{reading}_score"))).to_series()
+    return mean_result(name, values.to_list())
+
+
+def metric_values(predictions: pl.DataFrame, names: Sequence[str]) -> dict[str, float | None]:
+    """The value of each metric; None if it scores no question."""
+    return {name: metric_result(predictions, name).value for name in names}

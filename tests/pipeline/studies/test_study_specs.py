@@ -1,0 +1,103 @@
+"""Specifications: what is refused, with every problem; the shipped ones are planned at the sizes of a 7B student."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+from align_labs import make_align_lab
+from labs import hashes_of
+from medalign.errors import SettingsError
+from medalign.pipeline.data.manifest import Manifest
+from medalign.pipeline.studies.study_plan import plan_study
+from medalign.pipeline.studies.study_spec import load_study, study_of
+from medalign.pipeline.studies.units.arm_settings import check_arm_settings
+from medalign.pipeline.training.gpu_memory import parse_card
+from medalign.progress import Silent
+from medalign.teacher_cache.geometry.patch_grid import PatchGrid
+from pretended.sparse import write_sparse
+from stores import write_store
+from study_labs import study_values, with_trials
+
+ROOT = Path(__file__).parents[3]
+SHIPPED = sorted((ROOT / "configs" / "study").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_specifications_have_valid_settings(path):
+    spec = load_study(path)
+    check_arm_settings(spec)
+    assert path.name.startswith("figure") or len(spec.seeds) == 8
+    assert path.stem != "phantoms" or {len(arm.trials) for arm in spec.arms if not arm.is_base} == {3}
+
+
+def test_figures_of_the_paper_are_planned_at_7b(tmp_path, monkeypatch):
+    """The published width by the real loading path, with one decoder layer and weights as holes in a sparse file."""
+    lab = make_align_lab(tmp_path / "lab")
+    monkeypatch.chdir(tmp_path)
+    write_sparse(tmp_path / "students/huatuogpt-vision-7b", "llava-med", layers=1)  # fewer rows of embeddings
+    manifest = Manifest.read(lab / "manifest.parquet")
+    rows = manifest.frame.filter(manifest.frame["image"].is_not_null())
+    splits = (["train"] * 3 + ["validation", "test"])[: rows.height]
+    frame = rows.head(5).with_columns(split=pl.Series(splits))
+    Manifest(frame, manifest.root, "slake").write(tmp_path / "manifests/slake.parquet")
+    hashes = hashes_of([manifest.path_of(image) for image in frame["image"]])
+    write_store(tmp_path / "stores/slake-unimed-l14.zarr", range(5), hashes=hashes, grid=PatchGrid(24, 24))
+    text = (ROOT / "configs/study/figure-4a.yaml").read_text()
+    assert "layer: 16" in text
+    Path("spec.yaml").write_text(text.replace("layer: 16", "layer: 0").replace("huatuo_v1", "vicuna_v1"))
+    spec = load_study(Path("spec.yaml"))
+    spec = spec.model_copy(update={"arms": (spec.arms[0], spec.arms[3])})
+    plan = plan_study(spec, None, parse_card("80GB"), "cpu", Silent())
+    summary = plan.summary()
+    assert summary["final_runs"] == 6
+    assert summary["units"] == {"train": "0 of 6 finished", "answer": "0 of 6 finished"}
+    assert len(summary["gpu_memory"]) == 2
+    by_stage = {stage.stage: stage for stage in plan.memory}
+    rotation = 4 * 4096**2
+    assert by_stage["SLAKE, MEDALIGN: train"].trained - by_stage["SLAKE, LoRA: train"].trained == rotation
+    assert summary["hours_left_of_one_process"] is None
+
+
+def test_every_problem_of_a_specification_is_named():
+    values = with_trials(study_values(Path("lab")))
+    values["baseline"] = "Lora"
+    values["metrics"] = ["open"]
+    values["arms"][1]["trials"] = values["arms"][1]["trials"][:1]
+    values["comparisons"] = [{"arm": "LoRA", "against": "nobody", "regime": "elsewhere"}]
+    values["regimes"][0]["train"]["labels"] = 0
+    with pytest.raises(SettingsError) as caught:
+        study_of(values)
+    said = str(caught.value)
+    for part in (
+        "baseline: there is no arm 'Lora'; the arms are base, LoRA, align + MEDALIGN",
+        "comparisons: there is no arm 'nobody'",
+        "comparisons: there is no regime 'elsewhere'",
+        "metrics: there is no metric 'open'; the metrics are all_strict",
+        "needs the same number, at least 1; now LoRA 1, align + MEDALIGN 2",
+        "regimes.noise: arm 'LoRA' trains, but train.labels is 0",
+    ):
+        assert part in said
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"alignment.bta": 1}, r"LoRA, regime noise: .*alignment\.bta: unknown key \(did you mean 'beta'\?\)"),
+        ({"data.manifest": "m.parquet"}, r"train sets data\.manifest, which the study sets itself"),
+        ({"training": {"seed": 3}}, r"train sets training\.seed, which the study sets itself"),
+    ],
+)
+def test_settings_of_arms_are_checked_before_anything_is_read(change, message):
+    values = study_values(Path("nowhere"))
+    values["arms"][1]["train"] |= change
+    with pytest.raises(SettingsError, match=message):
+        plan_study(study_of(values), None, None, "cpu", Silent())
+
+
+def test_a_specification_is_the_same_in_any_notation(tmp_path):
+    values = study_values(Path("lab"))
+    flat = json.loads(json.dumps(values))
+    flat["settings"]["train"]["lora.r"] = flat["settings"]["train"].pop("lora")["r"]
+    flat["settings"]["train"]["lora.lora_dropout"] = 0.1
+    assert study_of(flat) == study_of(values)
