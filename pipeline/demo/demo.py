@@ -26,7 +26,6 @@ from ..data.samples import manifest_samples
 from ..evaluation.evaluate import EvaluationReport, evaluate_student
 from ..extraction.extract import CrewRequest, ExtractionRequest, run_extraction
 from ..extraction.image_sources import ImageRequest
-from ..model_folders import export_student
 from ..training.train import run_training
 from .demo_arms import ALIGNED, ARMS, BASE, GRID, Arm, DemoPlan, align_settings, arm_settings
 from .demo_results import ArmMeasures, Findings, compare_arms, measure_arm
@@ -117,18 +116,16 @@ def _prepare(out: Path, plan: DemoPlan, progress: Progress) -> None:
 
 
 def _align(out: Path, plan: DemoPlan, progress: Progress) -> None:
-    """Run the label-free stage, and merge its result into a student."""
-    adapter, student = out / "aligned", out / ALIGNED
-    if (student / "config.json").is_file():
+    """Run the label-free stage."""
+    adapter = out / ALIGNED
+    if (adapter / ALIGN_SUMMARY_FILE).is_file():
         return
     settings = align_settings(out, plan)
     config = _write_config(out, "align", settings.to_yaml())
     _tell(progress, f"medalign student align {as_typed(config)} --out {as_typed(adapter)}")
-    was_started = last_whole_checkpoint(adapter) is not None or (adapter / ALIGN_SUMMARY_FILE).is_file()
+    was_started = last_whole_checkpoint(adapter) is not None
     if run_align(settings, adapter, progress, resume=was_started).result.training.interrupted:
         raise KeyboardInterrupt
-    _tell(progress, f"medalign student export {as_typed(adapter)} --out {as_typed(student)}")
-    export_student(adapter, student, base=None, dtype=None, evaluations=(), progress=progress)
 
 
 def _write_config(out: Path, name: str, text: str) -> Path:

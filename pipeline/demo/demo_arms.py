@@ -11,8 +11,8 @@ from ..training.settings import Settings
 
 GRID = "8x8"
 LAYER = 3
-BASE, ALIGNED = "student", "aligned-student"
-"""Folders of the student base, and of the base after the label-free stage."""
+BASE, ALIGNED = "student", "aligned"
+"""Folders of the student base, and of the adapter of the label-free stage."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +43,7 @@ class Arm:
     name: str
     title: str
     student: str = BASE
-    """Folder of the student that it starts from."""
+    """Folder of the base or adapter that it starts from."""
     has_losses: bool = False
     """Whether L_vis and L_att are trained."""
     rotation: RotationMode = "none"
@@ -110,5 +110,6 @@ def align_settings(out: Path, plan: DemoPlan) -> AlignSettings:
             "seed": plan.seed,
             "device": "cpu",
         },
+        "report": {"images": 0},  # the demo's own table has the answers
     }
     return AlignSettings.model_validate(values)

@@ -20,7 +20,7 @@ from ..reports.page import REPORT_FILE, Page, Sample, SampleAnswer, Section, wri
 from ..reports.runs.run_report import demo_command, try_report
 from ..reports.switch import no_report_note, reports_are_on
 from .demo import SCORED_FILE, DemoReport
-from .demo_arms import ARMS, GRID
+from .demo_arms import ARMS, BASE, GRID
 from .demo_changes import about_attention, about_similarity, measure_tables, verdict
 from .demo_figures import attention_figure, losses_figure, measures_figure
 
@@ -128,7 +128,7 @@ def _facts(report: DemoReport, questions: int) -> dict[str, object]:
 def _next_steps(out: Path) -> Section:
     arm, phantoms = out / "arms" / ARMS[-1].name, out / "phantoms" / "manifest.parquet"
     inspect = (
-        f"medalign student inspect --student {as_typed(out / ARMS[-1].student)} --adapter {as_typed(arm)} "
+        f"medalign student inspect --student {as_typed(out / BASE)} --adapter {as_typed(arm)} "
         f"--manifest {as_typed(phantoms)} --store {as_typed(out / 'store.zarr')} --out INSPECTION"
     )
     return Section(

@@ -135,7 +135,6 @@ def test_two_steps_of_the_demo_and_its_second_start(tiny_demo, capsys):
         ["data", "phantom"],
         ["teacher", "extract"],
         ["student", "align"],
-        ["student", "export"],
         *[["student", "train"], ["student", "evaluate"]] * 3,
     ]
     show_demo(report, None, as_json=True)
