@@ -93,6 +93,12 @@ def check_data(
 def draw_phantoms(
     out: Out,
     images: Annotated[int, typer.Option("--images", min=1, help="Number of images.")] = 200,
+    shift: Annotated[
+        float, typer.Option("--shift", min=0.0, max=1.0, help="Share of another scanner's look in the images; 0: none.")
+    ] = 0.0,
+    anchors: Annotated[
+        int, typer.Option("--anchors", min=0, help="Number of more images, without a shift, in the split `anchors`.")
+    ] = 0,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -100,7 +106,7 @@ def draw_phantoms(
     from ..pipeline.data.phantoms.phantom_dataset import make_phantoms
 
     with progress_bars() as progress:
-        report = make_phantoms(out, images, seed, progress)
+        report = make_phantoms(out, images, seed, progress, shift=shift, anchors=anchors)
     show_report("phantoms", report, as_json)
     show_next("import", as_json=as_json, manifest=report.path)
 

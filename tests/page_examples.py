@@ -13,6 +13,7 @@ from medalign.pipeline.data.importers.common import read_images
 from medalign.pipeline.data.manifest import Manifest, ManifestRow
 from medalign.pipeline.data.phantoms.phantom_dataset import make_phantoms
 from medalign.pipeline.data.samples import manifest_samples
+from medalign.pipeline.demo import demo_arms
 from medalign.pipeline.demo.demo import SCORED_FILE, DemoPlan, DemoReport, _scored_questions
 from medalign.pipeline.demo.demo_page import demo_page
 from medalign.pipeline.demo.demo_results import MEASURES, SIMILARITY, ArmMeasures, compare_arms
@@ -38,7 +39,7 @@ from medalign.teacher_cache.geometry.patch_grid import PatchGrid
 from run_folders import write_compared, write_evaluation, write_grounding, write_training
 from students import write_images
 
-ARMS = {"lora": "LoRA", "lora-w": "LoRA + W", "medalign": "MEDALIGN"}
+ARMS = {arm.name: arm.title for arm in demo_arms.ARMS}
 
 
 def command_pages(folder: Path) -> Iterator[tuple[str, Page]]:
@@ -93,7 +94,7 @@ def _demo(folder: Path) -> Page:
         (_made(folder / "arms" / name) / "log.jsonl").write_text("\n".join(lines))
     images = tuple(sample.images[0].image_hash for sample in manifest_samples(manifest))
     arms = {title: _measures(images, random) for title in ARMS.values()}
-    findings = compare_arms(arms, baseline="LoRA", control="LoRA + W", treated="MEDALIGN", seed=0)
+    findings = compare_arms(arms, baseline="LoRA", seed=0)
     return demo_page(DemoReport(out=folder, plan=DemoPlan(seed=0), arms=arms, findings=findings))
 
 

@@ -48,12 +48,22 @@ class Corpus:
     phantoms: tuple[Phantom, ...]
 
 
-def draw_corpus(seed: int, count: int, mean: tuple[float, ...], std: tuple[float, ...], progress: Progress) -> Corpus:
-    """Draw `count` phantoms of series `seed` on the padded square, normalized."""
+def draw_corpus(
+    seed: int,
+    count: int,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    progress: Progress,
+    *,
+    first: int = 0,
+    shift: float = 0.0,
+) -> Corpus:
+    """Draw `count` phantoms of series `seed` from number `first` on, on the padded square, normalized."""
     progress.start(f"drawing {count} phantoms", count)
     phantoms, pixels = [], []
-    for index in range(count):
-        phantom = draw_phantom(seed, index)
+    numbers = range(first, first + count)
+    for index in numbers:
+        phantom = draw_phantom(seed, index, shift=shift)
         image = Image.fromarray(phantom.pixels).convert("RGB")
         pixels.append(to_pixels(to_square(image, IMAGE_SIZE, "pad", fill_color(mean)), mean, std))
         phantoms.append(phantom)
@@ -61,10 +71,24 @@ def draw_corpus(seed: int, count: int, mean: tuple[float, ...], std: tuple[float
     return Corpus(
         pixels=torch.stack(pixels),
         slots=torch.tensor([_slots(phantom) for phantom in phantoms]),
-        questions=tuple(
-            tuple(ask(phantom, np.random.default_rng([seed, index, 1]))) for index, phantom in enumerate(phantoms)
-        ),
+        questions=tuple(_questions(phantom, seed, index) for index, phantom in zip(numbers, phantoms, strict=True)),
         phantoms=tuple(phantoms),
+    )
+
+
+def _questions(phantom: Phantom, seed: int, index: int) -> tuple[PhantomQuestion, ...]:
+    """Two draws of the questions about a phantom, each different one once."""
+    draws = [ask(phantom, np.random.default_rng([seed, index, number])) for number in (1, 3)]
+    return tuple({item.question: item for draw in draws for item in draw}.values())
+
+
+def joined(one: Corpus, other: Corpus) -> Corpus:
+    """The phantoms of both."""
+    return Corpus(
+        pixels=torch.cat([one.pixels, other.pixels]),
+        slots=torch.cat([one.slots, other.slots]),
+        questions=one.questions + other.questions,
+        phantoms=one.phantoms + other.phantoms,
     )
 
 

@@ -1,4 +1,4 @@
-"""The demo: both stages on synthetic images, three arms with the same budget and seed, one comparison.
+"""The demo: both stages and the label-free stage on synthetic images, three arms with the same budget, one comparison.
 
 Every step is the same as in a user's own run, and its command is printed. Run an interrupted demo again to continue
 it.
@@ -8,11 +8,8 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ... import __version__
 from ...atomic import write_whole
-from ...choices import RotationMode
 from ...errors import InputError
 from ...plain_text import as_typed
 from ...progress import Progress
@@ -22,50 +19,24 @@ from ...student.file_errors import read_object
 from ...student.loading.student_loading import load_student
 from ...student.training.checkpoints import last_whole_checkpoint
 from ...teacher_cache.store import open_store
+from ..align.align_student import ALIGN_SUMMARY_FILE, run_align
 from ..data.manifest import Manifest
 from ..data.phantoms.phantom_dataset import make_phantoms
 from ..data.samples import manifest_samples
 from ..evaluation.evaluate import EvaluationReport, evaluate_student
 from ..extraction.extract import CrewRequest, ExtractionRequest, run_extraction
 from ..extraction.image_sources import ImageRequest
-from ..training.settings import Settings
 from ..training.train import run_training
+from .demo_arms import ALIGNED, ARMS, BASE, GRID, Arm, DemoPlan, align_settings, arm_settings
 from .demo_results import ArmMeasures, Findings, compare_arms, measure_arm
 
 ASSETS = Path(__file__).parent / "assets"
-GRID = "8x8"
-LAYER = 3
 SCORED_FILE = "scored-questions.parquet"
 """The questions of the test split that the table uses."""
 LONGEST_ANSWER = 8
 """Tokens."""
 BATCH = 32
 """Images or questions per forward pass."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DemoPlan:
-    """Sizes of the demo; with the version they determine its result."""
-
-    seed: int
-    phantoms: int = 300
-    steps: int = 100
-    batch_size: int = 16
-    learning_rate: float = 2e-3
-    alpha: float = 1.0
-    beta: float = 0.1
-    version: str = __version__
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Arm:
-    """One way to train the same student on the same questions."""
-
-    name: str
-    title: str
-    alpha: float
-    beta: float
-    rotation: RotationMode
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +51,7 @@ class DemoReport:
 
 
 def run_demo(out: Path, seed: int, progress: Progress, *, plan: DemoPlan | None = None) -> DemoReport:
-    """Draw, extract, train three arms, evaluate, compare.
+    """Draw, extract, align without labels, train three arms, evaluate, compare.
 
     Raises:
         InputError: `out` contains something else, or a demo with other sizes or of another version.
@@ -88,13 +59,9 @@ def run_demo(out: Path, seed: int, progress: Progress, *, plan: DemoPlan | None 
     plan = plan or DemoPlan(seed=seed)
     _claim(out, plan)
     _prepare(out, plan, progress)
-    arms = [
-        Arm(name="lora", title="LoRA", alpha=0.0, beta=0.0, rotation="none"),
-        Arm(name="lora-w", title="LoRA + W", alpha=0.0, beta=0.0, rotation="full"),
-        Arm(name="medalign", title="MEDALIGN", alpha=plan.alpha, beta=plan.beta, rotation="full"),
-    ]
-    measures = {arm.title: _run_arm(arm, out, plan, progress) for arm in arms}
-    findings = compare_arms(measures, baseline=arms[0].title, control=arms[1].title, treated=arms[2].title, seed=seed)
+    _align(out, plan, progress)
+    measures = {arm.title: _run_arm(arm, out, plan, progress) for arm in ARMS}
+    findings = compare_arms(measures, baseline=ARMS[0].title, seed=seed)
     return DemoReport(out=out, plan=plan, arms=measures, findings=findings)
 
 
@@ -118,12 +85,16 @@ def _prepare(out: Path, plan: DemoPlan, progress: Progress) -> None:
     """Write the phantoms, the student base and the teacher store."""
     phantoms, store = out / "phantoms", out / "store.zarr"
     if not (phantoms / "manifest.parquet").is_file():
-        _tell(progress, f"medalign data phantom --out {as_typed(phantoms)} --images {plan.phantoms} --seed {plan.seed}")
+        _tell(
+            progress,
+            f"medalign data phantom --out {as_typed(phantoms)} --images {plan.phantoms} --shift {plan.shift:g} "
+            f"--anchors {plan.anchors} --seed {plan.seed}",
+        )
         shutil.rmtree(phantoms, ignore_errors=True)
-        make_phantoms(phantoms, plan.phantoms, plan.seed, progress)
+        make_phantoms(phantoms, plan.phantoms, plan.seed, progress, shift=plan.shift, anchors=plan.anchors)
     if not (out / SCORED_FILE).is_file():
         _scored_questions(Manifest.read(phantoms / "manifest.parquet").split("test")).write(out / SCORED_FILE)
-    shutil.copytree(ASSETS / "phantom-student", out / "student", dirs_exist_ok=True)
+    shutil.copytree(ASSETS / "phantom-student", out / BASE, dirs_exist_ok=True)
     shutil.copy(ASSETS / "phantom-teacher.safetensors", out / "teacher.safetensors")
     _tell(
         progress,
@@ -144,12 +115,30 @@ def _prepare(out: Path, plan: DemoPlan, progress: Progress) -> None:
     run_extraction(request, progress)
 
 
+def _align(out: Path, plan: DemoPlan, progress: Progress) -> None:
+    """Run the label-free stage."""
+    adapter = out / ALIGNED
+    if (adapter / ALIGN_SUMMARY_FILE).is_file():
+        return
+    settings = align_settings(out, plan)
+    config = _write_config(out, "align", settings.to_yaml())
+    _tell(progress, f"medalign student align {as_typed(config)} --out {as_typed(adapter)}")
+    was_started = last_whole_checkpoint(adapter) is not None
+    if run_align(settings, adapter, progress, resume=was_started).result.training.interrupted:
+        raise KeyboardInterrupt
+
+
+def _write_config(out: Path, name: str, text: str) -> Path:
+    config = out / "configs" / f"{name}.yaml"
+    config.parent.mkdir(exist_ok=True)
+    write_whole(config, text)
+    return config
+
+
 def _run_arm(arm: Arm, out: Path, plan: DemoPlan, progress: Progress) -> ArmMeasures:
     folder = out / "arms" / arm.name
-    settings = _settings(arm, out, plan)
-    config = out / "configs" / f"{arm.name}.yaml"
-    config.parent.mkdir(exist_ok=True)
-    write_whole(config, settings.to_yaml())
+    settings = arm_settings(arm, out, plan)
+    config = _write_config(out, arm.name, settings.to_yaml())
     if not (folder / ADAPTER_RECORD).is_file():
         _tell(progress, f"medalign student train {as_typed(config)} --out {as_typed(folder)}")
         result = run_training(settings, folder, progress, resume=last_whole_checkpoint(folder) is not None).result
@@ -187,31 +176,6 @@ def _scored_questions(manifest: Manifest) -> Manifest:
     """Only open and closed questions: the demo does not score reports."""
     frame = manifest.questions
     return Manifest(frame.filter(frame["answer_type"].is_in(["open", "closed"])), manifest.root, manifest.source)
-
-
-def _settings(arm: Arm, out: Path, plan: DemoPlan) -> Settings:
-    values: dict[str, Any] = {
-        "student": {"path": str(out / "student"), "template": "plain"},
-        "data": {
-            "manifest": str(out / "phantoms" / "manifest.parquet"),
-            "store": str(out / "store.zarr"),
-            "teacher": "phantom-tiny",
-        },
-        "alignment": {"layer": LAYER, "alpha": arm.alpha, "beta": arm.beta, "rotation": arm.rotation},
-        "lora": {"r": 16, "lora_alpha": 16},
-        "training": {
-            "max_steps": plan.steps,
-            "per_device_train_batch_size": plan.batch_size,
-            "gradient_accumulation_steps": 1,
-            "learning_rate": plan.learning_rate,
-            "logging_steps": 25,
-            "save_steps": 50,
-            "dataloader_num_workers": 0,
-            "seed": plan.seed,
-            "device": "cpu",
-        },
-    }
-    return Settings.model_validate(values)
 
 
 def _tell(progress: Progress, command: str) -> None:

@@ -4,40 +4,50 @@ from collections.abc import Sequence
 
 from ..evaluation.statistics import Difference
 from ..reports.page import State, Table
-from .demo import LAYER, DemoReport
+from .demo import DemoReport
+from .demo_arms import LAYER
 from .demo_results import MEASURES, ArmMeasures, Measure
 
 _BY_NAME = {measure.name: measure for measure in MEASURES}
+MEDALIGN = "MEDALIGN"
+"""Title of the arm with the alignment losses."""
 _VERDICTS = {1: "better", -1: "worse"}
 
 
 def verdict(report: DemoReport) -> tuple[str, State]:
-    """Whether the alignment losses did what they ask for, and whether answers gained, against LoRA and LoRA + W."""
-    arms = list(report.arms.values())
+    """Which way of training gained answers over LoRA, whether the alignment losses did what they ask for."""
     losses, answers = ([_BY_NAME[name] for name in names] for names in (("loss_vis", "kl"), ("closed", "open")))
-
-    def change(measure: Measure) -> str:
-        first, last = (arm.mean(measure.name) for arm in (arms[0], arms[-1]))
-        return f"{measure.title.split(',')[0].removesuffix(' (strict)')} from {first:.3g} to {last:.3g}"
-
-    worked = all(report.findings.directions(measure) == (1, 1) for measure in losses)
-    start = "It worked here" if worked else "It ran here, but alignment did not do all that its losses ask for"
-    aligned = f"{start}: compared with LoRA, MEDALIGN moved {' and '.join(map(change, losses))}."
-    up, down = ([change(m) for m in answers if report.findings.directions(m) == (sign, sign)] for sign in (1, -1))
-    told = "Answers neither gained nor lost beyond noise."
-    if up or down:
-        parts = filter(None, [_list("these gained:", up), _list("these lost:", down)])
-        told = f"Of the answers' scores, {'; '.join(parts)}."
-    limit = "" if up else " Better alignment alone need not give better answers."
-    return f"{aligned} {told}{limit}", "good" if worked else "bad"
+    findings = report.findings
+    told = [_about_answers(report, title, answers) for title in findings.differences]
+    moved = " and ".join(_change(report, MEDALIGN, measure) for measure in losses)
+    worked = all(findings.direction(MEDALIGN, measure) == 1 for measure in losses)
+    aligned = (
+        f"{MEDALIGN}'s losses did what they ask for: {moved}."
+        if worked
+        else f"{MEDALIGN}'s losses did not do all that they ask for: {moved}."
+    )
+    helped = [title for title in findings.differences if _gained(report, title, answers)]
+    start = f"Here {' and '.join(helped)} gained answers over {findings.baseline}." if helped else "No answers gained."
+    return " ".join([start, *told, aligned]), "good" if helped else "bad"
 
 
-def _list(word: str, items: Sequence[str]) -> str:
-    return f"{word} {' and '.join(items)}" if items else ""
+def _gained(report: DemoReport, title: str, answers: Sequence[Measure]) -> bool:
+    directions = [report.findings.direction(title, measure) for measure in answers]
+    return max(directions) > 0 and min(directions) >= 0
+
+
+def _about_answers(report: DemoReport, title: str, answers: Sequence[Measure]) -> str:
+    words = [f"{_change(report, title, measure)} ({_word(report, title, measure)})" for measure in answers]
+    return f"{title} against {report.findings.baseline}: {'; '.join(words)}."
+
+
+def _change(report: DemoReport, title: str, measure: Measure) -> str:
+    first, last = (report.arms[name].mean(measure.name) for name in (report.findings.baseline, title))
+    return f"{measure.title.split(',')[0].removesuffix(' (strict)')} from {first:.3g} to {last:.3g}"
 
 
 def measure_tables(report: DemoReport) -> list[Table]:
-    """The values of the arms with the meaning of each measure, and the changes against both other arms."""
+    """The values of the arms with the meaning of each measure, and the changes from the baseline."""
     values = [
         [
             measure.title,
@@ -48,15 +58,15 @@ def measure_tables(report: DemoReport) -> list[Table]:
     ]
     findings = report.findings
     changes = [
-        [
-            measure.title,
-            _interval(findings.against_baseline[measure.name]),
-            _interval(findings.against_control[measure.name]),
-            _word(report, measure),
+        [measure.title]
+        + [
+            text
+            for title, gaps in findings.differences.items()
+            for text in (_interval(gaps[measure.name]), _word(report, title, measure))
         ]
         for measure in MEASURES
     ]
-    baseline, control, treated = report.arms
+    columns = [text for title in findings.differences for text in (f"{title} - {findings.baseline}", f"{title} is")]
     return [
         Table(
             columns=["measure", *report.arms, "what it is"],
@@ -64,7 +74,7 @@ def measure_tables(report: DemoReport) -> list[Table]:
             caption="Means over the questions about held-out images",
         ),
         Table(
-            columns=["measure", f"{treated} - {baseline}", f"{treated} - ({control})", "verdict"],
+            columns=["measure", *columns],
             rows=changes,
             caption="Changes, with 95 % intervals over the choice of test images",
         ),
@@ -75,22 +85,17 @@ def _interval(gap: Difference) -> str:
     return f"{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
 
 
-def _word(report: DemoReport, measure: Measure) -> str:
-    """The verdict on one measure: significant against both others, against one, or neither."""
-    baseline, control, _ = report.arms
-    against = dict(zip((baseline, control), report.findings.directions(measure), strict=True))
-    if len(set(against.values())) == 1:
-        return _VERDICTS.get(against[baseline], "no significant difference")
-    found = [f"{_VERDICTS[sign]} than {name}" for name, sign in against.items() if sign]
-    return " and ".join(found) if len(found) > 1 else f"{found[0]} only"
+def _word(report: DemoReport, title: str, measure: Measure) -> str:
+    return _VERDICTS.get(report.findings.direction(title, measure), "no significant difference")
 
 
 def about_similarity(report: DemoReport) -> list[str]:
     """Why L_vis is better where the agreement is not, with the numbers that show it; empty if both are better."""
     findings = report.findings
-    if findings.directions(_BY_NAME["loss_vis"]) != (1, 1) or 1 in findings.directions(_BY_NAME["agreement"]):
+    better = [findings.direction(MEDALIGN, _BY_NAME[name]) for name in ("loss_vis", "agreement")]
+    if better[0] != 1 or better[1] == 1:
         return []
-    first, *_, last = report.arms.values()
+    first, last = report.arms[findings.baseline], report.arms[MEDALIGN]
     before, after, teacher = _moments(first), _moments(last), _moments(first, "teacher_")
     return [
         "Why L_vis is better and the S-matrix agreement is not: both compare the same matrices, of image tokens at "

@@ -17,7 +17,8 @@ from ..reports.figures.figure import Figure
 from ..reports.figures.lines import lines
 from ..reports.figures.overlays import Outline, Overlay, map_views, overlays
 from ..training.loss_log import read_losses
-from .demo import LAYER, DemoReport
+from .demo import DemoReport
+from .demo_arms import ARMS, LAYER
 from .demo_results import MEASURES
 
 _TERMS: Final = {"loss_lm": "answer loss, nats per token", "loss_vis": "L_vis", "loss_att": "L_att"}
@@ -25,17 +26,18 @@ IMAGES: Final = 3
 
 
 def measures_figure(report: DemoReport) -> Figure:
-    """The change of every measure to MEDALIGN from each other arm, with its interval, in units of that arm's value."""
+    """The change of every measure from the baseline to each other arm, with its interval, in percent of its value."""
     rows = []
-    baseline, control, treated = report.arms
-    gaps = {baseline: report.findings.against_baseline, control: report.findings.against_control}
+    findings = report.findings
+    baseline = report.arms[findings.baseline]
     for measure in MEASURES:
         sign = 1 if measure.better == "higher" else -1
-        for name, differences in gaps.items():
-            gap, scale = differences[measure.name], abs(report.arms[name].mean(measure.name)) or 1.0
+        scale = abs(baseline.mean(measure.name)) or 1.0
+        for title, differences in findings.differences.items():
+            gap = differences[measure.name]
             low, high = sorted((sign * gap.low / scale * 100, sign * gap.high / scale * 100))
             rows.append(
-                {"panel": "", "group": measure.title.split(",")[0], "series": f"{treated} against {name}"}
+                {"panel": "", "group": measure.title.split(",")[0], "series": title}
                 | {"value": sign * gap.mean / scale * 100, "low": low, "high": high}
             )
     words = "; ".join(
@@ -44,10 +46,10 @@ def measures_figure(report: DemoReport) -> Figure:
     )
     return bars(
         name="measures",
-        title="What MEDALIGN changed",
-        caption="Change in percent of the other student's value; upwards is better for every measure, also for losses. "
-        "The bars are 95 % intervals over test images: one that crosses zero is no significant change.",
-        alt=f"Change to {treated}, better is positive: {words}.",
+        title=f"What changed from {findings.baseline}",
+        caption=f"Change in percent of the value of {findings.baseline}; upwards is better for every measure, also for "
+        "losses. The bars are 95 % intervals over test images: one that crosses zero is no significant change.",
+        alt=f"Change from {findings.baseline}, better is positive: {words}.",
         points=pl.DataFrame(rows),
         value_label="change for the better, %",
         from_zero=False,
@@ -57,8 +59,8 @@ def measures_figure(report: DemoReport) -> Figure:
 def losses_figure(report: DemoReport) -> Figure:
     """Curves of the loss terms of the three arms."""
     rows, ends = [], []
-    for folder, title in zip(("lora", "lora-w", "medalign"), report.arms, strict=True):
-        losses = read_losses(report.out / "arms" / folder)
+    for arm in ARMS:
+        title, losses = arm.title, read_losses(report.out / "arms" / arm.name)
         for term, panel in _TERMS.items():
             points = losses.get(term, [])
             rows += [{"panel": panel, "series": title, "x": step, "y": value} for step, value in points]

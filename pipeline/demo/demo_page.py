@@ -19,7 +19,8 @@ from ..reports.figures.overlays import small_jpeg
 from ..reports.page import REPORT_FILE, Page, Sample, SampleAnswer, Section, write_page
 from ..reports.runs.run_report import demo_command, try_report
 from ..reports.switch import no_report_note, reports_are_on
-from .demo import GRID, SCORED_FILE, DemoReport
+from .demo import SCORED_FILE, DemoReport
+from .demo_arms import ARMS, BASE, GRID
 from .demo_changes import about_attention, about_similarity, measure_tables, verdict
 from .demo_figures import attention_figure, losses_figure, measures_figure
 
@@ -33,19 +34,23 @@ _INTRODUCTION: Final = (
     "teacher, does better: which patches of an image belong together (the loss L_vis compares the cosine matrices of "
     "their features), and where to look (the loss L_att compares the attention on the image). Both act at one layer "
     "while LoRA, small trainable matrices beside the student's frozen weights, is trained on questions and answers. W "
-    "is a trainable matrix that rotates the image tokens at that layer.",
-    "medalign does this in two stages. Stage one runs the teacher once over every image and stores its features, E_v, "
-    "and its attention, E_a. Stage two trains students from that store, so the teacher never needs memory on the GPU "
+    "is a trainable matrix that rotates the image tokens at that layer. The label-free stage, align, comes before "
+    "that and needs no questions: it translates the teacher's features into the student's own image tokens, on images "
+    "that the student reads well, and trains the student's vision tower to see the others like that.",
+    "medalign does this in stages. The first runs the teacher once over every image and stores its features, E_v, "
+    "and its attention, E_a. All others train students from that store, so the teacher never needs memory on the GPU "
     "again, and laboratories can share the store.",
-    "This demo drew synthetic images with lesions whose masks are known exactly, ran both stages, and trained the same "
-    "student three times with the same budget and seed: with LoRA alone, with LoRA and W but without the alignment "
-    "losses, and with MEDALIGN. Then all three answered questions about images that none of them had seen.",
+    "This demo drew synthetic images with lesions whose masks are known exactly, as two scanners would: the student "
+    "knows the look of the first, and the questions are about images of the second. It trained the student three "
+    "times on the same questions with the same budget and seed: with LoRA alone, with MEDALIGN, and with LoRA after "
+    "the label-free stage. Then all three answered questions about images that none of them had seen.",
 )
 
 _COMPARED: Final = (
-    "MEDALIGN is compared with LoRA and with LoRA + W, which had the same budget and seed. Better and worse are "
-    "changes that the choice of test images does not explain (95 %), against both of them unless the verdict says "
-    "only. There is one training seed, so the intervals do not cover what another seed would change."
+    "MEDALIGN and align + LoRA are compared with LoRA, which had the same questions, budget and seed. Better and worse "
+    "are changes that the choice of test images does not explain (95 %). MEDALIGN has W beside LoRA, so a part of its "
+    "changes may come from more trainable values; the label-free stage saw more images, without their questions, and "
+    "took more time. There is one training seed, so the intervals do not cover what another seed would change."
 )
 
 
@@ -108,6 +113,8 @@ def _facts(report: DemoReport, questions: int) -> dict[str, object]:
     plan = report.plan
     return {
         "images": plan.phantoms,
+        "images of the look that the student knows": plan.anchors,
+        "training steps of the label-free stage": plan.align_steps,
         "questions about held-out images": questions,
         "training steps of each student": plan.steps,
         "seed": plan.seed,
@@ -119,9 +126,9 @@ def _facts(report: DemoReport, questions: int) -> dict[str, object]:
 
 
 def _next_steps(out: Path) -> Section:
-    arm, phantoms = out / "arms" / "medalign", out / "phantoms" / "manifest.parquet"
+    arm, phantoms = out / "arms" / ARMS[-1].name, out / "phantoms" / "manifest.parquet"
     inspect = (
-        f"medalign student inspect --student {as_typed(out / 'student')} --adapter {as_typed(arm)} "
+        f"medalign student inspect --student {as_typed(out / BASE)} --adapter {as_typed(arm)} "
         f"--manifest {as_typed(phantoms)} --store {as_typed(out / 'store.zarr')} --out INSPECTION"
     )
     return Section(
@@ -147,9 +154,10 @@ def _gains(report: DemoReport, samples: Sequence[AskedQuestion]) -> list[float]:
 
 def _about_cards(gains: Sequence[float]) -> str:
     worse, better = (sum(sign * gain > 0 for gain in gains) for sign in (-1, 1))
+    first, last = ARMS[0].title, ARMS[-1].title
     return (
-        f"Of {len(gains)} questions, {worse} scored worse with MEDALIGN than with LoRA, and {better} better. Here are "
-        f"up to {_CARDS // 2} of each with the largest changes."
+        f"Of {len(gains)} questions, {worse} scored worse with {last} than with {first}, and {better} better. "
+        f"Here are up to {_CARDS // 2} of each with the largest changes."
     )
 
 
@@ -174,10 +182,7 @@ def _largest_changes(gains: Sequence[float]) -> list[int]:
 
 def _answers(report: DemoReport) -> dict[str, dict[str, Row]]:
     """The saved answer of each arm to each question, by its id."""
-    files = {
-        title: report.out / "evaluations" / folder / PREDICTIONS_FILE
-        for title, folder in zip(report.arms, ("lora", "lora-w", "medalign"), strict=True)
-    }
+    files = {arm.title: report.out / "evaluations" / arm.name / PREDICTIONS_FILE for arm in ARMS}
     return {
         title: {
             row["question_id"]: row for row in saved_tables.read(path, "run the demo again").rows.iter_rows(named=True)
@@ -187,7 +192,8 @@ def _answers(report: DemoReport) -> dict[str, dict[str, Row]]:
 
 
 def _card(sample: AskedQuestion, gain: float, rows: dict[str, Row]) -> Sample:
-    change = "better with MEDALIGN" if gain > 0 else "worse with MEDALIGN" if gain < 0 else "same score"
+    last = ARMS[-1].title
+    change = f"better with {last}" if gain > 0 else f"worse with {last}" if gain < 0 else "same score"
     return Sample(
         name=sample.question_id,
         question=sample.question,

@@ -121,15 +121,16 @@ class ArmMeasures:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Findings:
-    """Differences between MEDALIGN and the baseline and the control, and a summary."""
+    """Differences between each other arm and the baseline, and a summary."""
 
-    against_baseline: dict[str, Difference]
-    against_control: dict[str, Difference]
+    baseline: str
+    differences: dict[str, dict[str, Difference]]
+    """By title of the other arm, then by name of the measure."""
     sentence: str
 
-    def directions(self, measure: Measure) -> tuple[int, int]:
-        """Against the baseline and the control: 1 if significantly better, -1 if significantly worse, else 0."""
-        return _direction(self.against_baseline, measure), _direction(self.against_control, measure)
+    def direction(self, title: str, measure: Measure) -> int:
+        """1 if the arm is significantly better than the baseline, -1 if significantly worse, else 0."""
+        return _direction(self.differences[title][measure.name], measure)
 
 
 def measure_arm(
@@ -169,22 +170,21 @@ def measure_arm(
     )
 
 
-def compare_arms(arms: dict[str, ArmMeasures], *, baseline: str, control: str, treated: str, seed: int) -> Findings:
-    """Paired differences, with intervals from resampling images, and a summary of them."""
+def compare_arms(arms: dict[str, ArmMeasures], *, baseline: str, seed: int) -> Findings:
+    """Paired differences from the baseline, with intervals from resampling images, and a summary of them."""
     differences = {
-        other: {
+        title: {
             measure.name: paired_difference(
-                arms[other].values[measure.name], arms[treated].values[measure.name], arms[other].images, seed=seed
+                arms[baseline].values[measure.name], arm.values[measure.name], arm.images, seed=seed
             )
             for measure in MEASURES
         }
-        for other in (baseline, control)
+        for title, arm in arms.items()
+        if title != baseline
     }
-    return Findings(
-        against_baseline=differences[baseline],
-        against_control=differences[control],
-        sentence=_sentence(arms, differences[baseline], differences[control], baseline, control, treated),
-    )
+    sentence = " ".join(_sentence(arms, gaps, baseline, title) for title, gaps in differences.items())
+    limit = "One training seed: the intervals cover the choice of test images, not of training runs."
+    return Findings(baseline=baseline, differences=differences, sentence=f"{sentence} {limit}")
 
 
 def _scores(answers: Path, manifest: Manifest) -> dict[str, list[float]]:
@@ -200,40 +200,26 @@ def _scores(answers: Path, manifest: Manifest) -> dict[str, list[float]]:
     return kinds
 
 
-def _direction(differences: dict[str, Difference], measure: Measure) -> int:
-    gap = differences[measure.name]
+def _direction(gap: Difference, measure: Measure) -> int:
     if not gap.beyond_noise:
         return 0
     return 1 if (gap.mean > 0) == (measure.better == "higher") else -1
 
 
-def _sentence(
-    arms: dict[str, ArmMeasures],
-    gained: dict[str, Difference],
-    controlled: dict[str, Difference],
-    baseline: str,
-    control: str,
-    treated: str,
-) -> str:
-    def change(measure: Measure) -> str:
-        return f"{measure.title} {arms[baseline].mean(measure.name):.3g} -> {arms[treated].mean(measure.name):.3g}"
+def _sentence(arms: dict[str, ArmMeasures], gaps: dict[str, Difference], baseline: str, title: str) -> str:
+    def changes(sign: int) -> str:
+        moved = (m for m in MEASURES if _direction(gaps[m.name], m) == sign)
+        return "; ".join(
+            f"{m.title} {arms[baseline].mean(m.name):.3g} -> {arms[title].mean(m.name):.3g}" for m in moved
+        )
 
-    def one_sided(measure: Measure) -> str:
-        only, other = (baseline, control) if moved[measure][0] else (control, baseline)
-        word = "better" if max(moved[measure], key=abs) > 0 else "worse"
-        return f"{measure.title} ({word} than {only}, no significant difference from {other})"
-
-    moved = {measure: (_direction(gained, measure), _direction(controlled, measure)) for measure in MEASURES}
-    groups = {
-        "Significant improvements on both (95 % over test images)": [change(m) for m in MEASURES if moved[m] == (1, 1)],
-        "Significantly worse than both": [change(m) for m in MEASURES if moved[m] == (-1, -1)],
-        "Better than one and worse than the other": [m.title for m in MEASURES if moved[m] in ((1, -1), (-1, 1))],
-        "Significant against one only": [one_sided(m) for m in MEASURES if sum(map(abs, moved[m])) == 1],
-        "No significant difference": [m.title for m in MEASURES if moved[m] == (0, 0)],
-    }
-    parts = [f"{treated} compared with {baseline} and with {control}, same budget and seed."]
-    first, *rest = groups.items()
-    parts.append(f"{first[0]}: {'; '.join(first[1]) or 'none'}.")
-    parts += [f"{title}: {'; '.join(found)}." for title, found in rest if found]
-    parts.append("One training seed: the intervals cover the choice of test images, not of training runs.")
+    same = "; ".join(m.title for m in MEASURES if _direction(gaps[m.name], m) == 0)
+    parts = [
+        f"{title} compared with {baseline}, same budget and seed.",
+        f"Significant improvements (95 % over test images): {changes(1) or 'none'}.",
+    ]
+    if worse := changes(-1):
+        parts.append(f"Significantly worse: {worse}.")
+    if same:
+        parts.append(f"No significant difference: {same}.")
     return " ".join(parts)

@@ -36,8 +36,11 @@ def _as_values(report: DemoReport) -> dict[str, object]:
             | {"reference": arm.reference}
             for title, arm in report.arms.items()
         },
-        "against_baseline": {name: asdict(gap) for name, gap in report.findings.against_baseline.items()},
-        "against_control": {name: asdict(gap) for name, gap in report.findings.against_control.items()},
+        "baseline": report.findings.baseline,
+        "differences": {
+            title: {name: asdict(gap) for name, gap in gaps.items()}
+            for title, gaps in report.findings.differences.items()
+        },
         "sentence": report.findings.sentence,
     }
 
@@ -45,12 +48,12 @@ def _as_values(report: DemoReport) -> dict[str, object]:
 def _table(report: DemoReport) -> Table:
     questions = len(next(iter(report.arms.values())).images)
     table = Table(title=f"{questions} questions about held-out phantoms", title_justify="left")
-    table.caption = "*: significant (95 %), also against LoRA + W"
+    findings = report.findings
+    table.caption = "*: significant (95 %)"
     table.caption_justify = "left"
     table.add_column("")
-    for title in report.arms:
+    for title in (*report.arms, *(f"{title} - {findings.baseline}" for title in findings.differences)):
         table.add_column(title, justify="right")
-    table.add_column("MEDALIGN - LoRA", justify="right")
     for measure in MEASURES:
         arms = report.arms.values()
         known = next(iter(arms)).reference.get(measure.name, {})
@@ -59,11 +62,11 @@ def _table(report: DemoReport) -> Table:
         table.add_row(
             name,
             *(f"{arm.mean(measure.name):.3f}" for arm in arms),
-            _gap(report.findings.against_baseline[measure.name], report.findings.directions(measure)),
+            *(_gap(gaps[measure.name]) for gaps in findings.differences.values()),
         )
     return table
 
 
-def _gap(gap: Difference, directions: tuple[int, int]) -> str:
-    """Mean and 95 % interval; a star if both other arms are significantly better, or both significantly worse."""
-    return f"{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]{'*' if directions in ((1, 1), (-1, -1)) else ' '}"
+def _gap(gap: Difference) -> str:
+    """Mean and 95 % interval; a star if it is significant."""
+    return f"{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]{'*' if gap.beyond_noise else ' '}"

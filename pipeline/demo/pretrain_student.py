@@ -1,11 +1,13 @@
-"""The demo's student base: a tiny Llava that can describe phantoms and answer some kinds of questions.
+"""The demo's student base: a tiny Llava that can describe phantoms without a shift and answer questions about them.
 
-First its vision tower learns from caption slots, then projector and language model learn from captions and from the
-question types of `KNOWN_TYPES`, with the tower frozen. Questions about lesions are left for fine-tuning.
+First its vision tower learns from caption slots and from the contents of cells, then projector and language model learn
+from all texts, with the tower frozen. It never sees a phantom with a shift: its language model is good, and its tower
+is weak where the look of the images is another one.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -25,13 +27,13 @@ from ...progress import Progress
 from ...student.inputs.image_processing import CLIP_MEAN, CLIP_STD
 from ...student.prompts.control_tokens import IMAGE_PLACEHOLDER
 from ...student.prompts.templates import plain
+from ...teacher_cache.geometry.patch_grid import PatchGrid
 from ..data.phantoms.phantom_questions import PhantomQuestion
+from .cell_targets import cell_targets
 from .corpus import IMAGE_SIZE, Corpus, batches
 from .question_packing import Turn, packed_loss
-from .slot_training import SlotAccuracy, slot_accuracy, train_on_slots
+from .slot_training import SlotAccuracy, SlotHeads, slot_accuracy, train_on_slots
 
-KNOWN_TYPES = ("caption", "modality", "look", "size")
-"""Question types that the base is trained on."""
 SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>", "<image>")
 PATCH_SIZE = 12
 IMAGE_TOKENS = (IMAGE_SIZE // PATCH_SIZE) ** 2
@@ -44,20 +46,22 @@ class StudentBase:
     model: LlavaForConditionalGeneration
     tokenizer: PreTrainedTokenizerFast
     processor: CLIPImageProcessor
-    tower: SlotAccuracy
+    heads: SlotHeads
+    """The heads that the tower was trained with; not kept."""
     final_loss: float
     """Mean answer NLL over the last 50 steps, in nats per token."""
 
+    def tower_accuracy(self, held_out: Corpus) -> SlotAccuracy:
+        return slot_accuracy(self.heads, partial(_encode, self.model), held_out)
 
-def pretrain_student(
-    corpus: Corpus, held_out: Corpus, *, tower_steps: int, steps: int, seed: int, progress: Progress
-) -> StudentBase:
+
+def pretrain_student(corpus: Corpus, *, tower_steps: int, steps: int, seed: int, progress: Progress) -> StudentBase:
     """Train the base from scratch; seeded."""
     texts = [text for asked in corpus.questions for turn in asked for text in (turn.question, turn.answer)]
     tokenizer = word_tokenizer([*texts, "Question:\nAnswer:"])
     torch.manual_seed(seed)
     model = LlavaForConditionalGeneration(_config(tokenizer))
-    tower_accuracy = _train_tower(model, corpus, held_out, tower_steps, seed, progress)
+    heads = _train_tower(model, corpus, tower_steps, seed, progress)
     final_loss = _train_language(model, tokenizer, corpus, steps, seed, progress)
     return StudentBase(
         model=model.eval(),
@@ -68,7 +72,7 @@ def pretrain_student(
             image_mean=list(CLIP_MEAN),
             image_std=list(CLIP_STD),
         ),
-        tower=tower_accuracy,
+        heads=heads,
         final_loss=final_loss,
     )
 
@@ -107,19 +111,13 @@ def _config(tokenizer: PreTrainedTokenizerFast) -> LlavaConfig:
 
 
 def _train_tower(
-    model: LlavaForConditionalGeneration, corpus: Corpus, held_out: Corpus, steps: int, seed: int, progress: Progress
-) -> SlotAccuracy:
-    tower = model.model.vision_tower
-
-    def encode(pixels: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = tower(pixels).last_hidden_state
-        return hidden[:, 0], hidden[:, 1:]
-
-    width = model.config.vision_config.hidden_size
-    heads = train_on_slots(
-        tower,
-        encode,
-        width,
+    model: LlavaForConditionalGeneration, corpus: Corpus, steps: int, seed: int, progress: Progress
+) -> SlotHeads:
+    side = IMAGE_SIZE // PATCH_SIZE
+    return train_on_slots(
+        model.model.vision_tower,
+        partial(_encode, model),
+        model.config.vision_config.hidden_size,
         corpus,
         steps=steps,
         batch_size=16,
@@ -127,8 +125,14 @@ def _train_tower(
         seed=seed,
         label="student tower",
         progress=progress,
+        cells=cell_targets(corpus, PatchGrid(side, side)),
     )
-    return slot_accuracy(heads, encode, held_out)
+
+
+def _encode(model: LlavaForConditionalGeneration, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """The class token and the patch tokens of the tower."""
+    hidden = model.model.vision_tower(pixels).last_hidden_state
+    return hidden[:, 0], hidden[:, 1:]
 
 
 def _train_language(
@@ -149,14 +153,14 @@ def _train_language(
     progress.start("student language model", steps)
     model.train()
     losses: list[float] = []
-    for step, chosen in enumerate(batches(len(turns), 24, steps, generator)):
-        loss = packed_loss(model, features[chosen], [turns[int(index)] for index in chosen])
+    for step, chosen in enumerate(batches(len(turns), 12, steps, generator)):
+        per_token, per_answer = packed_loss(model, features[chosen], [turns[int(index)] for index in chosen])
         optimizer.zero_grad()
-        loss.backward()
+        (per_token + per_answer).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
-        losses.append(loss.item())
+        losses.append(per_token.item())
         progress.advance()
         if step % 100 == 99:
             progress.note(f"student language model: step {step + 1}, loss {np.mean(losses[-50:]):.3f}")
@@ -175,15 +179,14 @@ def _tower_features(
 
 
 def _tokenize(tokenizer: PreTrainedTokenizerFast, asked: Sequence[PhantomQuestion]) -> list[Turn]:
-    """The known questions about one phantom, in the `plain` template."""
+    """The questions about one phantom, in the `plain` template."""
     turns = []
     for item in asked:
-        if item.question_type in KNOWN_TYPES:
-            prompt = plain(tokenizer, (), item.question, 1)
-            text = prompt.text.removeprefix(IMAGE_PLACEHOLDER)
-            head = tokenizer(text, add_special_tokens=False)["input_ids"]
-            tail = tokenizer(prompt.answer_prefix + item.answer, add_special_tokens=False)["input_ids"]
-            turns.append(Turn(prompt=head, answer=[*tail, tokenizer.eos_token_id]))
+        prompt = plain(tokenizer, (), item.question, 1)
+        text = prompt.text.removeprefix(IMAGE_PLACEHOLDER)
+        head = tokenizer(text, add_special_tokens=False)["input_ids"]
+        tail = tokenizer(prompt.answer_prefix + item.answer, add_special_tokens=False)["input_ids"]
+        turns.append(Turn(prompt=head, answer=[*tail, tokenizer.eos_token_id]))
     return turns
 
 

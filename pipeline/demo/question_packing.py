@@ -30,8 +30,11 @@ def packed_loss(
     model: LlavaForConditionalGeneration,
     features: Float[Tensor, "batch patches width"],
     turns: Sequence[Sequence[Turn]],
-) -> Float[Tensor, ""]:
-    """Mean negative log likelihood of all answer tokens, in nats; `features` are the inputs of the projector."""
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Mean negative log likelihood in nats, over all answer tokens, and over answers of the mean over their tokens.
+
+    `features` are the inputs of the projector. The second mean gives a yes or no the weight of a caption.
+    """
     patches = features.shape[1]
     ids, labels, turn, positions = _pack(turns, patches, model.config.text_config.bos_token_id)
     embedded = model.get_input_embeddings()(ids)
@@ -48,7 +51,10 @@ def packed_loss(
     ).last_hidden_state
     answered = labels != IGNORED_LABEL
     before = answered.roll(-1, dims=1)  # the position that predicts each answer token
-    return functional.cross_entropy(model.lm_head(hidden[before]), labels[answered])
+    losses = functional.cross_entropy(model.lm_head(hidden[before]), labels[answered], reduction="none")
+    lengths = torch.tensor([len(item.answer) for row in turns for item in row])
+    shares = torch.repeat_interleave(1.0 / lengths, lengths)  # answers lie in the order of rows and turns
+    return losses.mean(), (losses * shares).sum() / len(lengths)
 
 
 def _pack(turns: Sequence[Sequence[Turn]], patches: int, bos: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

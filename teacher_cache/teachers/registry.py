@@ -13,6 +13,8 @@ OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 WeightsFormat = Literal["unimed-pt", "open-clip-folder", "safetensors"]
+Stem = Literal["patches", "convolutions"]
+"""How pixels become patch tokens: one linear map of each patch, or the three convolutions of `conv_stem.py`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +39,7 @@ class TeacherSpec:
     """Output width of the projection, which is loaded (because loading is strict) but not used."""
     quick_gelu: bool
     features: Features
+    stem: Stem = "patches"
     mean: tuple[float, float, float] = OPENAI_MEAN
     std: tuple[float, float, float] = OPENAI_STD
 
@@ -94,17 +97,18 @@ _SPECS = (
     ),
     TeacherSpec(
         name="phantom-tiny",
-        title="a tiny ViT trained on medalign's own phantoms, for the demo and for tests",
+        title="a tiny ViT with a convolutional stem, trained on medalign's own phantoms, for the demo and for tests",
         weights_format="safetensors",
         weights_hint="phantom-teacher.safetensors",
         image_size=96,
         patch_size=8,
         width=96,
-        layers=4,
+        layers=2,
         heads=4,
         embed_dim=64,
         quick_gelu=False,
         features="last-block",
+        stem="convolutions",
     ),
 )
 

@@ -4,6 +4,7 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import LayerNorm, QuickGELU, VisionTransformer
 from torch import nn
 
+from .conv_stem import ConvStem
 from .registry import TeacherSpec
 
 
@@ -30,6 +31,8 @@ def _open_clip_tower(spec: TeacherSpec) -> nn.Module:
         act_layer=QuickGELU if spec.quick_gelu else nn.GELU,
         norm_layer=LayerNorm,
     )
+    if spec.stem == "convolutions":
+        tower.conv1 = ConvStem(spec.width)
     return tower
 
 

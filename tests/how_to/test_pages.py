@@ -13,7 +13,7 @@ from medalign.student.decoding import method_registry
 from page_shell import Shell
 from pages import PAGES, ROOT, blocks, is_shown
 
-TINY = {"phantoms": 12, "steps": 2, "batch_size": 4}
+TINY = {"phantoms": 12, "anchors": 6, "align_steps": 1, "minimum_r2": -1e6, "steps": 2, "batch_size": 4}
 """The demo of these tests: the same steps, in seconds."""
 
 

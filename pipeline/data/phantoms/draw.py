@@ -28,19 +28,31 @@ BRIGHTNESS_STEP = 17.0
 """Gray levels by which a bright organ exceeds, and a dark one falls below, its usual level."""
 TEXTURE_DEPTH = {"smooth": 2.5, "coarse": 15.0}
 """Standard deviation of an organ's texture, in gray levels."""
+MIRROR = 250.0
+"""The other look has the gray level `MIRROR - level` where the usual one has `level`."""
+SHIFTED_EXPOSURE = (15.0, 40.0)
+"""Gray levels by which a phantom with a shift of 1 is darker or lighter."""
+SHIFTED_NOISE = 0.5
+"""Fraction by which a shift of 1 raises the noise."""
 
 
-def draw_phantom(seed: int, index: int, size: int = 96) -> Phantom:
+def draw_phantom(seed: int, index: int, size: int = 96, shift: float = 0.0) -> Phantom:
     """Draw phantom number `index` of the series `seed`.
 
     Deterministic: the same arguments give the same phantom, regardless of which others are drawn before.
     The height is `size` times 0.85 to 1.25, a multiple of 3, so that all aspect ratios are exact.
 
+    `shift` is the share of another look, as of another scanner: gray levels of the anatomy are mixed with mirrored
+    ones, the image is darker or lighter, and has more noise. Shapes, looks of organs, lesions and texts are those of
+    the phantom without a shift; 0 changes nothing.
+
     Raises:
-        ValueError: `size` is below 32, too small for the anatomy.
+        ValueError: `size` is below 32, too small for the anatomy, or `shift` is not in [0, 1].
     """
     if size < 32:
         raise ValueError(f"size must be at least 32 pixels, got {size}")
+    if not 0.0 <= shift <= 1.0:
+        raise ValueError(f"shift must be in [0, 1], got {shift}")
     rng = np.random.default_rng([seed, index])
     modality: Modality = "radiograph" if rng.random() < 0.5 else "CT"
     aspect: Aspect = list(ASPECTS)[int(rng.integers(len(ASPECTS)))]
@@ -51,10 +63,10 @@ def draw_phantom(seed: int, index: int, size: int = 96) -> Phantom:
     anatomy = chest(canvas, rng, enlarged) if modality == "radiograph" else abdomen(canvas, rng)
     organs = _visible(anatomy)
     looks = {organ: _random_look(rng) for organ in DESCRIBED[modality]}
-    image = _paint(anatomy, organs, looks, rng)
+    image = _paint(anatomy, organs, looks, rng, shift)
     lesions, image = _add_lesions(rng, image, organs, modality)
     return Phantom(
-        pixels=_expose(rng, image, modality),
+        pixels=_expose(rng, image + _shifted_exposure(seed, index, shift), modality, 1.0 + SHIFTED_NOISE * shift),
         organs=organs,
         looks=looks,
         lesions=lesions,
@@ -80,17 +92,28 @@ def _random_look(rng: np.random.Generator) -> OrganLook:
     )
 
 
+def _shifted_exposure(seed: int, index: int, shift: float) -> float:
+    """Gray levels to add to a phantom with a shift; from a generator of its own, so that the drawing stays the same."""
+    rng = np.random.default_rng([seed, index, 2])
+    return shift * rng.choice((-1.0, 1.0)) * rng.uniform(*SHIFTED_EXPOSURE)
+
+
 def _paint(
-    anatomy: Anatomy, organs: dict[str, BoolMask], looks: dict[str, OrganLook], rng: np.random.Generator
+    anatomy: Anatomy,
+    organs: dict[str, BoolMask],
+    looks: dict[str, OrganLook],
+    rng: np.random.Generator,
+    shift: float,
 ) -> FloatMap:
     """Gray levels of the healthy anatomy, [H, W]."""
     shape = anatomy.overlay.shape
     image = np.full(shape, 6.0)
     for part in anatomy.parts:
         look = looks.get(part.organ)
-        shift = 0.0 if look is None else BRIGHTNESS_STEP * (1.0 if look.brightness == "bright" else -1.0)
+        step = 0.0 if look is None else BRIGHTNESS_STEP * (1.0 if look.brightness == "bright" else -1.0)
         share = coverage(part.field, part.softness) * part.strength
-        image += share * (part.level + shift + rng.normal(0.0, 3.0) - image)
+        level = (1.0 - shift) * part.level + shift * (MIRROR - part.level)
+        image += share * (level + step + rng.normal(0.0, 3.0) - image)
     tissue = grain(rng, shape, 3.5)
     for organ, mask in organs.items():
         depth = TEXTURE_DEPTH[looks[organ].texture] if organ in looks else 4.0
@@ -129,15 +152,15 @@ def _grown(mask: BoolMask, pixels: int = 3) -> BoolMask:
 
 
 def _expose(
-    rng: np.random.Generator, image: FloatMap, modality: Modality
+    rng: np.random.Generator, image: FloatMap, modality: Modality, noise_factor: float
 ) -> "np.ndarray[tuple[int, int], np.dtype[np.uint8]]":
     """Blur, uneven exposure, noise and display gain of the imaging chain."""
     shape = image.shape
     image = blurred(image, rng.uniform(0.45, 0.75))
     if modality == "radiograph":
         image = image * (1.0 + 0.04 * grain(rng, shape, max(shape) / 2.5))
-        noise = blurred(rng.normal(0.0, 9.0, shape), 0.6)
+        noise = blurred(rng.normal(0.0, 9.0 * noise_factor, shape), 0.6)
     else:
-        noise = blurred(rng.normal(0.0, 14.0, shape), 0.7)
+        noise = blurred(rng.normal(0.0, 14.0 * noise_factor, shape), 0.7)
     image = (image + noise) * rng.uniform(0.95, 1.05) + rng.uniform(-5.0, 5.0)
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)

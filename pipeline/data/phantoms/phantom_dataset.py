@@ -20,10 +20,17 @@ from .phantom_questions import ask
 
 SPLITS = (("train", 0.6), ("validation", 0.1), ("test", 0.3))
 """Fraction of the images in each split, in this order along the series; splits are disjoint."""
+ANCHORS_SPLIT = "anchors"
+"""Split of the images that are drawn without a shift after the others."""
 
 
-def make_phantoms(out: Path, images: int, seed: int, progress: Progress) -> ManifestReport:
+def make_phantoms(
+    out: Path, images: int, seed: int, progress: Progress, *, shift: float = 0.0, anchors: int = 0
+) -> ManifestReport:
     """Draw `images` phantoms into `out`: images/, masks/ and manifest.parquet.
+
+    `shift` is the share of another look (`draw_phantom`) in these images; `anchors` more images without a shift
+    follow in a split of their own.
 
     Raises:
         InputError: `out` is not empty.
@@ -32,13 +39,15 @@ def make_phantoms(out: Path, images: int, seed: int, progress: Progress) -> Mani
         raise InputError(f"{out} is not empty: pass another --out")
     for name in ("images", "masks"):
         (out / name).mkdir(parents=True)
-    progress.start("drawing phantoms", images)
+    progress.start("drawing phantoms", images + anchors)
     rows: list[ManifestRow] = []
-    for index in range(images):
-        phantom = draw_phantom(seed, index)
-        rows += _write(phantom, out, index, _split(index, images), seed)
+    for index in range(images + anchors):
+        is_anchor = index >= images
+        phantom = draw_phantom(seed, index, shift=0.0 if is_anchor else shift)
+        rows += _write(phantom, out, index, ANCHORS_SPLIT if is_anchor else _split(index, images), seed)
         progress.advance()
-    manifest = with_mask_hashes(Manifest.from_rows(rows, out, f"phantoms seed={seed}"), progress)
+    source = f"phantoms seed={seed}" + (f" shift={shift:g}" if shift else "")
+    manifest = with_mask_hashes(Manifest.from_rows(rows, out, source), progress)
     sync_tree(out)
     path = out / "manifest.parquet"
     manifest.write(path)

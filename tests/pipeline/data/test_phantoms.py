@@ -89,6 +89,42 @@ def test_looks_can_be_measured(look):
         assert np.mean(seen[organ, more]) > np.mean(seen[organ, less]) + 4, organ
 
 
+def test_a_shift_changes_pixels_and_nothing_else():
+    usual = series(12)
+    for index, phantom in enumerate(usual):
+        shifted = draw_phantom(77, index, shift=0.7)
+        np.testing.assert_array_equal(shifted.lesion_mask, phantom.lesion_mask)
+        assert {organ: mask.tobytes() for organ, mask in shifted.organs.items()} == {
+            organ: mask.tobytes() for organ, mask in phantom.organs.items()
+        }
+        assert (shifted.looks, shifted.modality) == (phantom.looks, phantom.modality)
+        assert caption(shifted) == caption(phantom)
+    # lungs are darker than the heart, and brighter with the other look
+    chests = [(index, phantom) for index, phantom in enumerate(usual) if phantom.modality == "radiograph"]
+    for index, phantom in chests:
+        for shift, sign in ((0.0, 1), (1.0, -1)):
+            pixels = draw_phantom(77, index, shift=shift).pixels
+            lung, heart = (pixels[phantom.organs[organ]].mean() for organ in ("right lung", "heart"))
+            assert sign * (heart - lung) > 20
+    with pytest.raises(ValueError, match="shift must be in"):
+        draw_phantom(77, 0, shift=1.5)
+
+
+def test_without_a_shift_phantoms_are_those_of_earlier_versions():
+    """Mean pixels of a series, measured before there was a shift; a tolerance for rounding on other machines."""
+    means = [57.38, 83.241, 117.205, 52.565, 106.264, 67.501]
+    assert [phantom.pixels.mean() for phantom in series(6)] == pytest.approx(means, abs=0.02)
+
+
+def test_anchors_follow_in_a_split_of_their_own(tmp_path):
+    shifted = make_phantoms(tmp_path / "shifted", 6, 77, Silent(), shift=0.7, anchors=3).manifest
+    usual = make_phantoms(tmp_path / "usual", 9, 77, Silent()).manifest
+    first = {row["image"]: (row["split"], row["pixel_hash"]) for row in shifted.questions.iter_rows(named=True)}
+    plain = {row["image"]: row["pixel_hash"] for row in usual.questions.iter_rows(named=True)}
+    assert [split for split, _ in first.values()] == ["train"] * 4 + ["test"] * 2 + ["anchors"] * 3
+    assert [pixels == plain[image] for image, (_, pixels) in first.items()] == [False] * 6 + [True] * 3
+
+
 def test_sides_are_the_patients():
     """By radiology's convention the patient's right is on the image's left."""
     for phantom in series(40):

@@ -78,8 +78,39 @@ def patchify(pixels: Tensor, weight: Tensor, size: int) -> Tensor:
     return torch.stack(rows)
 
 
+def convolved(x: Tensor, state: dict[str, Tensor], name: str) -> Tensor:
+    """[C, S, S] -> [D, S / 2, S / 2]: each output pixel is a sum over the 3x3 pixels around every second one."""
+    weight, side = state[f"{name}.weight"], x.shape[-1]
+    padded = torch.zeros(x.shape[0], side + 2, side + 2)
+    padded[:, 1:-1, 1:-1] = x
+    total = state[f"{name}.bias"][:, None, None]
+    for row in range(3):
+        for column in range(3):
+            seen = padded[:, row : row + side : 2, column : column + side : 2]
+            total = total + torch.einsum("cyx,dc->dyx", seen, weight[:, :, row, column])
+    return total
+
+
+def stem(pixels: Tensor, state: dict[str, Tensor]) -> Tensor:
+    """[3, S, S] -> [M, width]: three convolutions, the first two with group norm and GELU."""
+    x = pixels
+    for number in (0, 3, 6):
+        x = convolved(x, state, f"conv1.layers.{number}")
+        if number < 6:
+            groups = x.reshape(4, -1)
+            mean, variance = groups.mean(1, keepdim=True), groups.var(1, unbiased=False, keepdim=True)
+            x = ((groups - mean) / (variance + 1e-5).sqrt()).reshape(x.shape)
+            scale, offset = (state[f"conv1.layers.{number + 1}.{kind}"] for kind in ("weight", "bias"))
+            x = x * scale[:, None, None] + offset[:, None, None]
+            x = x * 0.5 * (1 + torch.erf(x / 2**0.5))
+    return x.flatten(1).T
+
+
 def slow_open_clip(spec: TeacherSpec, state: dict[str, Tensor], pixels: Tensor) -> tuple[Tensor, Tensor]:
-    x = patchify(pixels, state["conv1.weight"], spec.patch_size)
+    if spec.stem == "convolutions":
+        x = stem(pixels, state)
+    else:
+        x = patchify(pixels, state["conv1.weight"], spec.patch_size)
     x = torch.cat([state["class_embedding"][None], x]) + state["positional_embedding"]
     x = norm(x, state, "ln_pre", 1e-5)
     weights = torch.empty(0)
