@@ -84,8 +84,10 @@ class Workspace:
     def adapter(self) -> Path:
         return self.folder / "adapter"
 
-    def extract(self, *arguments: object, **options: int) -> SimpleNamespace:
-        teacher = ("--teacher", "phantom-tiny", "--weights", self.weights, "--device", "cpu", "--grid", "3x3")
+    def extract(
+        self, *arguments: object, weights: Path | None = None, grid: str = "3x3", **options: int
+    ) -> SimpleNamespace:
+        teacher = ("--teacher", "phantom-tiny", "--weights", weights or self.weights, "--device", "cpu", "--grid", grid)
         return run("teacher", "extract", *teacher, *arguments, **options)
 
     def train(self, *arguments: object, **options: int) -> SimpleNamespace:
@@ -340,9 +342,7 @@ def test_a_keyed_store_is_continued_with_its_key_alone(workspace, tmp_path):
 def test_weights_of_the_wrong_teacher(workspace, tmp_path):
     wrong = tmp_path / "other.safetensors"
     save_file({"visual.positional_embedding": torch.zeros(197, 768)}, wrong)
-    told = workspace.extract(
-        "--weights", wrong, "--manifest", workspace.manifest, "--out", tmp_path / "s.zarr", code=3
-    ).err
+    told = workspace.extract("--manifest", workspace.manifest, "--out", tmp_path / "s.zarr", weights=wrong, code=3).err
     assert f"error: {wrong} is not phantom-tiny" in told
     assert "It looks like unimed-b16-224" in told
     assert f"To use it, pass --teacher unimed-b16-224 --weights {wrong}" in told
@@ -365,7 +365,7 @@ def test_a_store_that_lacks_a_training_image(workspace, tmp_path):
 
 def test_a_store_that_does_not_fit(workspace, tmp_path):
     store = tmp_path / "other.zarr"
-    workspace.extract("--manifest", workspace.manifest, "--out", store, "--grid", "4x4", "--geometry", "crop")
+    workspace.extract("--manifest", workspace.manifest, "--out", store, "--geometry", "crop", grid="4x4")
     overrides = ("--set", f"data.store={store}", "--set", "data.teacher=unimed-b16-224")
     told = workspace.train(*overrides, "--out", tmp_path / "out", code=4).err
     assert f"error: the store {store} does not fit this run:" in told

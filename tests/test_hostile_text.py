@@ -175,6 +175,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
     "student decodings": ((), "evaluation.decoding_list.list_decodings"),
     "student compare": (("c", "--out", "o"), "evaluation.comparison.spec.load_comparison"),
     "student ground": (STUDENT, "evaluation.grounding.ground.run_grounding"),
+    "study": (("s", "--dry-run"), "studies.study_plan.plan_study"),
     "config list": ((), "shipped_files.show_shipped_files"),
     "config show": (("n",), "shipped_files.show_shipped"),
     "config copy": (("n",), "shipped_files.copy_shipped"),
@@ -214,6 +215,7 @@ def work(monkeypatch):
     """Replaces what a command does."""
     monkeypatch.setattr("medalign.pipeline.training.resume.load_run_settings", lambda *_, **__: None)
     monkeypatch.setattr("medalign.pipeline.align.align_settings.load_align_settings", lambda *_, **__: None)
+    monkeypatch.setattr("medalign.pipeline.studies.study_spec.load_study", lambda *_, **__: None)
 
     def replace(name: str, function: Any) -> None:
         monkeypatch.setattr(f"medalign.pipeline.{COMMANDS[name][1]}", function)

@@ -24,7 +24,7 @@ NOTHING = {"split": None, "data_use": None, "images": None, "seed": 0, "language
 
 @pytest.mark.parametrize("command", MOVED)
 def test_commands_that_take_a_store_say_where_they_went(command, refusal):
-    for words in (("teacher", command), ("teacher", command, "s.zarr", "--json", "--no-such-option")):
+    for words in (("teacher", command), ("teacher", command, "s.zarr", "--no-such-option")):
         told = refusal(*words)
         assert told.startswith(f"error: there is no command `medalign teacher {command}`")
         assert told.endswith(f"(did you mean `medalign store {command}`?)")

@@ -160,11 +160,11 @@ def _reached_by_gradients(model: Any) -> set[str]:
 def _plant(fault: str | None) -> None:
     """Put a fault into L_vis, as a hurried change might."""
 
-    def without_device(student: Any, teacher: Any) -> Any:
-        return RIGHT(student, teacher) * torch.ones(len(student))
+    def without_device(student: Any, *teacher: Any) -> Any:
+        return RIGHT(student, *teacher) * torch.ones(len(student))
 
-    def reading(student: Any, teacher: Any) -> Any:
-        losses = RIGHT(student, teacher)
+    def reading(student: Any, *teacher: Any) -> Any:
+        losses = RIGHT(student, *teacher)
         return losses if losses.sum().item() >= 0 else -losses
 
     faults: dict[str | None, Callable[..., Any]] = {None: RIGHT, "device": without_device, "item": reading}

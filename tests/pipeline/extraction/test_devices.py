@@ -81,7 +81,7 @@ def test_training_takes_its_gpu_before_the_student_is_loaded(calls, monkeypatch,
         calls.append(("load", options["quantization"]))
         raise Loaded
 
-    monkeypatch.setattr(plan, "open_student", load)
+    monkeypatch.setattr(plan, "open_to_train", load)
     settings = lab_settings(make_lab(tmp_path / "lab"), device="cuda")
     settings["student"]["quantization"] = "4bit"
     with pytest.raises(Loaded):

@@ -85,7 +85,7 @@ def test_a_sample_longer_than_the_models_positions_is_told_with_its_question(lab
 
 
 def test_layers_that_do_not_exist_are_refused_before_any_weight_is_read(lab, monkeypatch):
-    monkeypatch.setattr(planning, "open_student", lambda *_, **__: pytest.fail("weights were read"))
+    monkeypatch.setattr(planning, "open_to_train", lambda *_, **__: pytest.fail("weights were read"))
     for layers in (4, [2, 9]):
         settings = lab_settings(lab)
         settings["alignment"]["layer"] = layers
