@@ -57,7 +57,8 @@ class CellHeads(nn.Module):
         looks = targets.looks[chosen]
         seen = looks != NO_PHRASE
         shown = functional.binary_cross_entropy_with_logits(self.look(tokens)[seen], looks[seen].float())
-        return organs + kinds + shown
+        loss: Tensor = organs + kinds + shown
+        return loss
 
 
 def cell_targets(corpus: Corpus, grid: PatchGrid) -> CellTargets:

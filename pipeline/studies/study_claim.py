@@ -113,18 +113,6 @@ def check_claim(out: Path, digest: str) -> None:
         )
 
 
-def read_spec(out: Path) -> dict[str, Any]:
-    """The specification of a study's folder.
-
-    Raises:
-        InputError: There is none, or it is damaged.
-    """
-    study = _read_study(out / STUDY_FILE)
-    if study is None:
-        raise InputError(f"{out} has no study ({STUDY_FILE})")
-    return study.spec
-
-
 def read_lock(out: Path) -> TestLock | None:
     """The record of the reading of the test questions; None if they were not read.
 

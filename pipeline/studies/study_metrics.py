@@ -1,6 +1,5 @@
 """The metrics of a study, from the scores of single answers."""
 
-from collections.abc import Sequence
 from typing import Final
 
 import polars as pl
@@ -19,8 +18,3 @@ def metric_result(predictions: pl.DataFrame, name: str) -> MetricResult:
     scored = pl.col(f"{reading}_kind").is_not_null() if kind == ALL else pl.col(f"{reading}_kind") == kind
     values = predictions.select(pl.when(scored).then(pl.col(f"{reading}_score"))).to_series()
     return mean_result(name, values.to_list())
-
-
-def metric_values(predictions: pl.DataFrame, names: Sequence[str]) -> dict[str, float | None]:
-    """The value of each metric; None if it scores no question."""
-    return {name: metric_result(predictions, name).value for name in names}

@@ -95,7 +95,7 @@ def _random_look(rng: np.random.Generator) -> OrganLook:
 def _shifted_exposure(seed: int, index: int, shift: float) -> float:
     """Gray levels to add to a phantom with a shift; from a generator of its own, so that the drawing stays the same."""
     rng = np.random.default_rng([seed, index, 2])
-    return shift * rng.choice((-1.0, 1.0)) * rng.uniform(*SHIFTED_EXPOSURE)
+    return float(shift * rng.choice((-1.0, 1.0)) * rng.uniform(*SHIFTED_EXPOSURE))
 
 
 def _paint(
