@@ -50,7 +50,7 @@ def demo(tmp_path_factory):
     folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder.parent)
-        make_phantoms(folder / "phantoms", 8, 0, Silent())
+        make_phantoms(folder / "phantoms", 8, 0, Silent(), shift=0.7)
         shutil.copytree(ASSETS / "phantom-student", folder / "student")
         shutil.copy(ASSETS / "phantom-teacher.safetensors", folder / "teacher.safetensors")
         medalign.extract(f"{DEMO}/store.zarr", **TEACHER, manifest=MANIFEST, grid="8x8", device="cpu", threads=1)
