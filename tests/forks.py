@@ -35,7 +35,6 @@ class Forks:
         self._folder = folder
         self._shared = shared
         self._session = session
-        self._connection: socket.socket | None = None
         self._lines: TextIO | None = None
 
     def run(
@@ -47,8 +46,7 @@ class Forks:
     ) -> Sequence[Ended]:
         """Run a script as `processes` that torchrun could have started; how each ended."""
         if self._lines is None:
-            self._connection = self._connect()
-            self._lines = self._connection.makefile("rw")
+            self._lines = self._connect()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -65,15 +63,15 @@ class Forks:
         codes = json.loads(self._lines.readline())
         return [Ended(code, *self._printed(rank)) for rank, code in enumerate(codes)]
 
-    def _connect(self) -> socket.socket:
+    def _connect(self) -> TextIO:
         address = self._shared / "forks"
         with (self._shared / "forks.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not address.exists():
                 self._start(address)
-        connection = socket.socket(socket.AF_UNIX)
-        connection.connect(str(address))
-        return connection
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(address))
+            return connection.makefile("rw")  # keeps the connection open until it is closed itself
 
     def _start(self, address: Path) -> None:
         hidden = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -90,6 +88,5 @@ class Forks:
 
     def close(self) -> None:
         """Hang up."""
-        if self._lines is not None and self._connection is not None:
+        if self._lines is not None:
             self._lines.close()
-            self._connection.close()

@@ -16,6 +16,7 @@ import numpy as np
 from ...student.metrics.result import MetricResult, mean_result
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
+_Index = np.ndarray[Any, np.dtype[np.intp]]
 
 CONFIDENCE = 0.95
 FEW_IMAGES = 10
@@ -96,7 +97,8 @@ def crossed_interval(
         seed: Of the draws.
         resamples: Number of draws.
     """
-    sums = np.stack([_every_group_sum(repeat, groups) for repeat in parts])
+    index = _group_index(groups, parts.shape[1])
+    sums = np.stack([_every_group_sum(repeat, index) for repeat in parts])
     sums = sums[:, sums.any(axis=(0, 2))]
     repeats, images, _ = sums.shape
     generator = np.random.default_rng(seed)
@@ -179,22 +181,22 @@ def pooled(results: Sequence[MetricResult]) -> MetricResult:
 
 def _group_sums(parts: Array, groups: Sequence[str]) -> Array:
     """[images, k]: sums of `parts` over each image with scored questions."""
-    sums, index = _every_group_sum(parts, groups), _group_index(groups)
+    index = _group_index(groups, len(parts))
+    sums = _every_group_sum(parts, index)
     return sums[np.isin(np.arange(len(sums)), index[parts.any(axis=1)])]
 
 
-def _every_group_sum(parts: Array, groups: Sequence[str]) -> Array:
-    """The same for all images, in the order of their names."""
-    if len(parts) != len(groups):
-        raise ValueError(f"{len(parts)} questions, but {len(groups)} groups")
-    index = _group_index(groups)
+def _every_group_sum(parts: Array, index: _Index) -> Array:
+    """The same for all images, in the order of their numbers."""
     sums = np.zeros((int(index.max(initial=-1)) + 1, parts.shape[1]))
     np.add.at(sums, index, parts)
     return sums
 
 
-def _group_index(groups: Sequence[str]) -> np.ndarray[Any, np.dtype[np.intp]]:
-    """The number of each question's image."""
+def _group_index(groups: Sequence[str], questions: int) -> _Index:
+    """The number of each question's image, in the order of their names."""
+    if questions != len(groups):
+        raise ValueError(f"{questions} questions, but {len(groups)} groups")
     return np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)[1]
 
 

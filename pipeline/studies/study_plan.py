@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,6 +33,8 @@ class StageMemory:
 
     stage: str
     """Regime, arm and stage."""
+    kind: str
+    """Of its unit of work."""
     total: int
     """Bytes."""
     trained: int
@@ -99,10 +101,9 @@ class StudyPlan:
     def disk(self) -> int:
         """Bytes of merged bases and adapters."""
         merged = sum(_base_bytes(unit) for unit in self.units if isinstance(unit, MergeUnit))
-        trained = {stage.stage.rpartition(": ")[2]: 0 for stage in self.memory}
+        trained: dict[str, int] = defaultdict(int)
         for stage in self.memory:
-            name = stage.stage.rpartition(": ")[2]
-            trained[name] = max(trained[name], stage.trained)
+            trained[stage.kind] = max(trained[stage.kind], stage.trained)
         kinds = Counter(unit.KIND for unit in self.units)
         return merged + sum(kinds[kind] * size for kind, size in trained.items())
 
@@ -170,7 +171,7 @@ def _memory(units: Sequence[Unit], card: Card | None, device: str | None, progre
             known[key] = _plan(name, unit, card)
         found = known[key]
         progress.advance()
-        yield StageMemory(stage=name, total=found.total, trained=found.trained, sentence=found.sentence)
+        yield replace(found, stage=name)
 
 
 def _plan(name: str, unit: AlignUnit | TrainUnit, card: Card | None) -> StageMemory:
@@ -179,7 +180,7 @@ def _plan(name: str, unit: AlignUnit | TrainUnit, card: Card | None) -> StageMem
     )
     trained = 4 * sum(plan.trainable.values())
     sentence = None if plan.fit is None else plan.fit.sentence()
-    return StageMemory(stage=name, total=plan.memory.total, trained=trained, sentence=sentence)
+    return StageMemory(stage=name, kind=unit.KIND, total=plan.memory.total, trained=trained, sentence=sentence)
 
 
 def _arm_of(unit: Unit) -> str:
