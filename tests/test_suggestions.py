@@ -1,6 +1,7 @@
 """What somebody is told who types a name that does not exist: the one that was meant."""
 
 import ast
+import json
 from hashlib import sha256
 from pathlib import Path
 
@@ -28,6 +29,17 @@ def test_commands_that_take_a_store_say_where_they_went(command, refusal):
         told = refusal(*words)
         assert told.startswith(f"error: there is no command `medalign teacher {command}`")
         assert told.endswith(f"(did you mean `medalign store {command}`?)")
+
+
+@pytest.mark.parametrize("command", MOVED)
+def test_with_json_they_say_it_in_json_too(command, capsys):
+    words = ["teacher", command, "s.zarr", "--json", "--no-such-option"]
+    assert COMMANDS.main(words, prog_name="medalign", standalone_mode=False) == 2
+    shown = capsys.readouterr()
+    told = json.loads(shown.out)["error"]
+    assert told.startswith(f"there is no command `medalign teacher {command}`")
+    assert told.endswith(f"(did you mean `medalign store {command}`?)")
+    assert shown.err.strip() == f"error: {told}"
 
 
 def test_each_command_of_a_group_is_found_from_the_top(refusal):
