@@ -31,6 +31,8 @@ from .demo_arms import ALIGNED, ARMS, BASE, GRID, Arm, DemoPlan, align_settings,
 from .demo_results import ArmMeasures, Findings, compare_arms, measure_arm
 
 ASSETS = Path(__file__).parent / "assets"
+STUDY_FILE = ASSETS / "phantom-study.json"
+"""study-results.json of `medalign study configs/study/phantoms-short.yaml`, as that command wrote it."""
 SCORED_FILE = "scored-questions.parquet"
 """The questions of the test split that the table uses."""
 LONGEST_ANSWER = 8

@@ -7,6 +7,7 @@ from typing import Final
 from ...choices import AnswerState
 from ...plain_text import as_typed
 from ...progress import Progress
+from ...student.file_errors import read_object
 from ...student.inputs.collation import Sample as AskedQuestion
 from ...teacher_cache.geometry.patch_grid import PatchGrid
 from ...teacher_cache.images.canonical import read_image
@@ -18,8 +19,9 @@ from ..reports.figures.figure_files import FOLDER, remove_other_figures
 from ..reports.figures.overlays import small_jpeg
 from ..reports.page import REPORT_FILE, Page, Sample, SampleAnswer, Section, write_page
 from ..reports.runs.run_report import demo_command, try_report
+from ..reports.studies.primary_findings import finding_tables
 from ..reports.switch import no_report_note, reports_are_on
-from .demo import SCORED_FILE, DemoReport
+from .demo import SCORED_FILE, STUDY_FILE, DemoReport
 from .demo_arms import ARMS, BASE, GRID
 from .demo_changes import about_attention, about_similarity, measure_tables, verdict
 from .demo_figures import attention_figure, losses_figure, measures_figure
@@ -94,6 +96,7 @@ def demo_page(report: DemoReport) -> Page:
                 tables=measure_tables(report),
                 figures=[measures_figure(report)],
             ),
+            _study_section(),
             Section(
                 title="Where the models look",
                 text=[
@@ -106,6 +109,22 @@ def demo_page(report: DemoReport) -> Page:
         ],
         samples=_cards(report, samples, gains),
         samples_text=_about_cards(gains),
+    )
+
+
+def _study_section() -> Section:
+    results = read_object(STUDY_FILE)
+    return Section(
+        title="What more training seeds say",
+        text=[
+            "The demo trains each student once. The phantom study (docs/phantom-study.md) trained them "
+            f"{len(results['seeds'])} times, each time on another 200 questions, and read its 1,080 test questions "
+            f"once, on {results['test_read_at'][:10]}. The control, random align, has random features of the image in "
+            "place of the teacher's: what it gains is not the teacher's.",
+            "These are synthetic images and a student that is weak on them on purpose. They show what can work, not "
+            "how much your model gains.",
+        ],
+        tables=finding_tables(results),
     )
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 from rich.table import Table
 
 from ...atomic import write_whole
+from ...student.file_errors import read_object
 from ..evaluation.statistics import Difference
+from ..reports.studies.primary_findings import finding_text
 from ..terminal import print_line, print_table
-from .demo import DemoReport
+from .demo import STUDY_FILE, DemoReport
 from .demo_results import MEASURES, SIMILARITY
 
 
@@ -22,6 +24,11 @@ def show_demo(report: DemoReport, page: Path | None, *, as_json: bool) -> None:
         return
     print_table(_table(report))
     print_line(report.findings.sentence)
+    study = read_object(STUDY_FILE)
+    print_line(
+        f"Over {len(study['seeds'])} training seeds instead of one, mean score of all questions "
+        f"(docs/phantom-study.md): {finding_text(study)}"
+    )
     print_line(f"All results are in {report.out}; the numbers are in {report.out / 'demo.json'}")
     if page is not None:
         print_line(f"Report, to open in a browser: {page}")
@@ -42,6 +49,7 @@ def _as_values(report: DemoReport) -> dict[str, object]:
             for title, gaps in report.findings.differences.items()
         },
         "sentence": report.findings.sentence,
+        "study": read_object(STUDY_FILE),
     }
 
 

@@ -1,0 +1,50 @@
+"""A finished study in a few rows: the arms' means and the primary comparisons, from study-results.json."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..page import Table
+from .study_figures import Row, excludes_zero, metric_title
+from .study_page import interval_text
+
+
+def finding_tables(results: Mapping[str, Any]) -> list[Table]:
+    """The means of the primary metric, and the primary comparisons."""
+    metric = metric_title(results["metric"])
+    return [
+        Table(
+            columns=["regime", "student", metric],
+            rows=[
+                [regime, arm, f"{value:.3f}"]
+                for regime, values in results["values"].items()
+                for arm, value in values.items()
+            ],
+            caption=f"{metric.capitalize()}: means over {len(results['seeds'])} seeds",
+        ),
+        Table(
+            columns=["comparison", "difference", "is"],
+            rows=[[pair_text(row), interval_text(row), _word(row)] for row in primary(results)],
+            caption="Primary comparisons, with 95 % intervals over seeds and test images",
+        ),
+    ]
+
+
+def finding_text(results: Mapping[str, Any]) -> str:
+    """The primary comparisons on one line."""
+    return "; ".join(f"{pair_text(row)} {interval_text(row)}" for row in primary(results))
+
+
+def primary(results: Mapping[str, Any]) -> Sequence[Row]:
+    """The rows of the primary comparisons."""
+    return [row for row in results["differences"] if row["primary"]]
+
+
+def pair_text(row: Row) -> str:
+    """The two arms of a comparison."""
+    return f"{row['arm']} - {row['against']}"
+
+
+def _word(row: Row) -> str:
+    if not excludes_zero(row):
+        return "no significant difference"
+    return "better" if row["difference"] > 0 else "worse"
