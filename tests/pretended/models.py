@@ -29,7 +29,7 @@ PATCHES = 576
 
 
 def llava_config(name: str, depth: int | None) -> LlavaConfig:
-    """The config of a 7B student, with fewer decoder layers where `depth` says so."""
+    """The config of a 7B student; with `depth`, this many decoder layers and four of the tower."""
     sizes = LLAVA_MED if name == "llava-med" else HUATUO
     sizes = sizes | ({} if depth is None else {"num_hidden_layers": depth})
     make = MistralConfig if name == "llava-med" else Qwen2Config
@@ -38,7 +38,7 @@ def llava_config(name: str, depth: int | None) -> LlavaConfig:
     vision = CLIPVisionConfig(
         hidden_size=1024,
         intermediate_size=4096,
-        num_hidden_layers=24,
+        num_hidden_layers=24 if depth is None else 4,
         num_attention_heads=16,
         image_size=336,
         patch_size=14,
