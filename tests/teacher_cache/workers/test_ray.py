@@ -30,19 +30,22 @@ KILLS = int(os.environ.get("MEDALIGN_KILLS", "0"))
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
+def cluster(forks) -> Iterator[str]:
     from ray.cluster_utils import Cluster
 
-    nodes = Cluster()
+    nodes, patched = Cluster(), pytest.MonkeyPatch()
+    patched.setenv("MEDALIGN_FORKS", str(forks.address()))
+    setup = {"num_cpus": 1, "setup_worker_path": str(Path(__file__).parents[2] / "ray_setup.py")}
     try:
-        nodes.add_node(num_cpus=1, include_dashboard=False)
-        nodes.add_node(num_cpus=1)
+        nodes.add_node(**setup, include_dashboard=False)
+        nodes.add_node(**setup)
         nodes.wait_for_nodes()
     except Exception as error:  # Ray gives each of its processes 30 s, which a very busy machine exceeds
         nodes.shutdown()
         pytest.skip(f"Ray does not start here: {error}")
     yield nodes.address
     nodes.shutdown()
+    patched.undo()
 
 
 class Notes(Silent):
