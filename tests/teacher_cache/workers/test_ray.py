@@ -100,9 +100,9 @@ def test_two_nodes_give_the_same_answers_as_one_process(cluster, student_folder,
 
 
 @pytest.mark.skipif(not KILLS, reason="takes minutes: set MEDALIGN_KILLS to the number of kills")
-def test_a_killed_driver(cluster, make_images, run_extract, phantom_weights, tmp_path):
+def test_a_killed_driver(cluster, forks, make_images, run_extract, phantom_weights, tmp_path):
     images, out, draw = make_images(60), tmp_path / "s.zarr", random.Random(4)
-    zygote = Zygote(phantom_weights, images, tmp_path)
+    zygote = Zygote(forks, phantom_weights, images, tmp_path)
     by_ray = {"engine": "ray", "workers": 2, "environment": {"RAY_ADDRESS": cluster}}
     kept: dict[int, bytes] = {}
     for _ in range(KILLS):
