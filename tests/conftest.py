@@ -25,6 +25,7 @@ import no_syncs  # noqa: E402
 import pytest  # noqa: E402
 import quick_libraries  # noqa: E402
 import torch  # noqa: E402
+import worker_servers  # noqa: E402
 from forks import Forks  # noqa: E402
 
 no_syncs.install()
@@ -120,6 +121,11 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
     )
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _worker_servers(forks: Forks) -> None:
+    worker_servers.install(forks.address)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ import socket
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import no_syncs
 import quick_libraries
@@ -86,10 +86,23 @@ def serve(connection: socket.socket) -> None:
     with connection.makefile("rw") as lines:
         for line in lines:
             order = json.loads(line)
+            descriptors = received(connection, lines, order.get("descriptors", 0))
+            order["arguments"] += map(str, descriptors)
             children = [start(order, rank) for rank in range(order["processes"])]
+            for descriptor in descriptors:
+                os.close(descriptor)
             codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
             lines.write(json.dumps(codes) + "\n")
             lines.flush()
+
+
+def received(connection: socket.socket, lines: TextIO, count: int) -> list[int]:
+    """Descriptors that a process sends behind its order, for the child."""
+    if not count:
+        return []
+    lines.write("descriptors\n")
+    lines.flush()
+    return list(socket.recv_fds(connection, 1, count)[1])
 
 
 def is_alive(process: int) -> bool:

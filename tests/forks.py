@@ -45,8 +45,7 @@ class Forks:
         environment: Mapping[str, str] | None = None,
     ) -> Sequence[Ended]:
         """Run a script as `processes` that torchrun could have started; how each ended."""
-        if self._lines is None:
-            self._lines = self._connect()
+        lines = self._connected()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -58,10 +57,20 @@ class Forks:
             "outputs": str(self._folder),
             "port": port,
         }
-        self._lines.write(json.dumps(order) + "\n")
-        self._lines.flush()
-        codes = json.loads(self._lines.readline())
+        lines.write(json.dumps(order) + "\n")
+        lines.flush()
+        codes = json.loads(lines.readline())
         return [Ended(code, *self._printed(rank)) for rank, code in enumerate(codes)]
+
+    def address(self) -> Path:
+        """Where the server listens, for processes that let it do their work (stand_in.py)."""
+        self._connected()
+        return self._shared / "forks"
+
+    def _connected(self) -> TextIO:
+        if self._lines is None:
+            self._lines = self._connect()
+        return self._lines
 
     def _connect(self) -> TextIO:
         address = self._shared / "forks"

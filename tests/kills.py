@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from forks import Forks
 from medalign.teacher_cache.extraction.stage_one import ImageSource
 from medalign.teacher_cache.store.records.ledger import committed_shards, record_key
 
@@ -17,9 +18,11 @@ from medalign.teacher_cache.store.records.ledger import committed_shards, record
 class Zygote:
     """tests/zygote.py, and the run that it has under way."""
 
-    def __init__(self, weights: Path, images: list[ImageSource], scratch: Path) -> None:
+    def __init__(self, forks: Forks, weights: Path, images: list[ImageSource], scratch: Path) -> None:
         self._weights, self._images, self._report = weights, images, scratch / "report.json"
-        command = [sys.executable, str(Path(__file__).with_name("zygote.py"))]
+        script, stand_in = (str(Path(__file__).with_name(name)) for name in ("zygote.py", "stand_in.py"))
+        order = json.dumps({"script": script, "arguments": [], "processes": 1, "port": 0})
+        command = [sys.executable, "-I", "-S", stand_in, str(forks.address()), order, "0", "1"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def close(self) -> None:

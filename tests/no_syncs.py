@@ -20,3 +20,8 @@ def check_descriptor(descriptor: int) -> None:
 def install() -> None:
     """Replace os.fsync in this process and in those that it forks; tests of syncs replace it by their own."""
     setattr(os, "fsync", check_descriptor)  # noqa: B010
+
+
+def remove() -> None:
+    """Sync again, where times matter."""
+    setattr(os, "fsync", _SYNC)  # noqa: B010

@@ -1,7 +1,7 @@
-"""Runs of stage one that may be killed: a process that has imported everything and forks one child for each run.
+"""zygote.py IN OUT: runs of stage one that may be killed, in a child of the fork server that forks one for each run.
 
-A fresh interpreter would spend most of its life importing. Nothing here computes before it forks, so that the
-children are as good as fresh ones. Reads one JSON object a line, answers with the child's pid, then with how it ended.
+Nothing here computes before it forks, so that the children are as good as fresh interpreters. Reads one JSON object a
+line from a descriptor, answers on another with the child's pid, then with how it ended.
 """
 
 import json
@@ -9,8 +9,9 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+import no_syncs
 from medalign.progress import Silent
 from medalign.teacher_cache.extraction.extension import extend
 from medalign.teacher_cache.extraction.stage_one import ExtractionOptions, ImageSource, TeacherRecipe, extract
@@ -43,8 +44,8 @@ def run(order: dict[str, Any]) -> None:
     Path(order["report"]).write_text(json.dumps(told))
 
 
-def main() -> None:
-    for line in sys.stdin:
+def main(orders: TextIO, answers: TextIO) -> None:
+    for line in orders:
         child = os.fork()
         if child == 0:
             try:
@@ -53,10 +54,12 @@ def main() -> None:
                 traceback.print_exc()
                 os._exit(1)
             os._exit(0)
-        print(child, flush=True)
+        print(child, file=answers, flush=True)
         _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        print(os.waitstatus_to_exitcode(status), file=answers, flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    no_syncs.remove()  # kills are at moments that are seconds of a run as it is elsewhere
+    with os.fdopen(int(sys.argv[1])) as given, os.fdopen(int(sys.argv[2]), "w") as told:
+        main(given, told)

@@ -40,8 +40,8 @@ def many_images(tmp_path_factory) -> list[ImageSource]:
 
 
 @pytest.fixture(scope="module")
-def zygote(phantom_weights, many_images, tmp_path_factory) -> Iterator[Zygote]:
-    started = Zygote(phantom_weights, many_images, tmp_path_factory.mktemp("zygote"))
+def zygote(forks, phantom_weights, many_images, tmp_path_factory) -> Iterator[Zygote]:
+    started = Zygote(forks, phantom_weights, many_images, tmp_path_factory.mktemp("zygote"))
     yield started
     started.close()
 

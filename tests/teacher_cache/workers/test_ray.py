@@ -30,19 +30,22 @@ KILLS = int(os.environ.get("MEDALIGN_KILLS", "0"))
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
+def cluster(forks) -> Iterator[str]:
     from ray.cluster_utils import Cluster
 
-    nodes = Cluster()
+    nodes, patched = Cluster(), pytest.MonkeyPatch()
+    patched.setenv("MEDALIGN_FORKS", str(forks.address()))
+    setup = {"num_cpus": 1, "setup_worker_path": str(Path(__file__).parents[2] / "ray_setup.py")}
     try:
-        nodes.add_node(num_cpus=1, include_dashboard=False)
-        nodes.add_node(num_cpus=1)
+        nodes.add_node(**setup, include_dashboard=False)
+        nodes.add_node(**setup)
         nodes.wait_for_nodes()
     except Exception as error:  # Ray gives each of its processes 30 s, which a very busy machine exceeds
         nodes.shutdown()
         pytest.skip(f"Ray does not start here: {error}")
     yield nodes.address
     nodes.shutdown()
+    patched.undo()
 
 
 class Notes(Silent):
@@ -97,9 +100,9 @@ def test_two_nodes_give_the_same_answers_as_one_process(cluster, student_folder,
 
 
 @pytest.mark.skipif(not KILLS, reason="takes minutes: set MEDALIGN_KILLS to the number of kills")
-def test_a_killed_driver(cluster, make_images, run_extract, phantom_weights, tmp_path):
+def test_a_killed_driver(cluster, forks, make_images, run_extract, phantom_weights, tmp_path):
     images, out, draw = make_images(60), tmp_path / "s.zarr", random.Random(4)
-    zygote = Zygote(phantom_weights, images, tmp_path)
+    zygote = Zygote(forks, phantom_weights, images, tmp_path)
     by_ray = {"engine": "ray", "workers": 2, "environment": {"RAY_ADDRESS": cluster}}
     kept: dict[int, bytes] = {}
     for _ in range(KILLS):
