@@ -89,6 +89,7 @@ def train(name: str, **options: str) -> dict[str, Any]:
             name,
             depth=depth,
             layers=layers,
+            tower_depth=int(options.get("tower_depth", 24)),
             rotation=options.get("rotation", "full"),
             dtype=getattr(torch, dtype),
             parts=parts,
@@ -128,6 +129,8 @@ def train(name: str, **options: str) -> dict[str, Any]:
         return {"peak": gpu.peak, "estimate": estimate.total, **_waits(gpu)}
 
 
+FEW = 3
+"""Layers of an image tower in checks that count waits only: each layer does the same."""
 SIZES = {"samples": 4, "length": 1024, "answer": 8}
 
 
@@ -175,7 +178,7 @@ def trainer(name: str, **options: str) -> dict[str, Any]:
     """Two optimizer steps by transformers' Trainer, as a run sets it up; counts are of the second."""
     with PretendedGpu() as gpu, TemporaryDirectory() as folder:
         parts = TrainableParts(rank=8, alpha=16, dropout=0.05)
-        model = pretended_student(name, depth=2, layers=(1,), parts=parts)
+        model = pretended_student(name, depth=2, layers=(1,), tower_depth=FEW, parts=parts)
         student: Any = SimpleNamespace(
             model=model,
             tokenizer=SimpleNamespace(pad_token_id=0),
@@ -242,7 +245,7 @@ class _Endless(Dataset[EncodedSample]):
 def decode(name: str, method: str, **options: str) -> dict[str, Any]:
     """Four tokens for a batch of four padded prompts; the most waits of ours between two tokens."""
     with PretendedGpu() as gpu, torch.inference_mode():
-        model = pretended_student(name, depth=3, layers=(1,)).to("cuda").eval()
+        model = pretended_student(name, depth=3, layers=(1,), tower_depth=FEW).to("cuda").eval()
         with RealArithmetic():
             ids, mask, images, pixels = _prompts(model)
         pixels_on_card = pixels.to("cuda")
@@ -298,7 +301,7 @@ def _prompts(model: Any) -> tuple[torch.Tensor, torch.Tensor, Any, torch.Tensor]
 def ground(name: str, **options: str) -> dict[str, Any]:
     """Attention rows of every layer."""
     with PretendedGpu() as gpu:
-        model = pretended_student(name, depth=2, layers=(1,)).to("cuda").eval()
+        model = pretended_student(name, depth=2, layers=(1,), tower_depth=FEW).to("cuda").eval()
         with RealArithmetic():
             ids, mask, _, pixels = _prompts(model)
             request = tuple(with_tensors(part, Tensor.pin_memory) for part in find_questions(model, ids, mask))

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
+from torch.utils._pytree import tree_map
 
 aten = torch.ops.aten
 
@@ -202,7 +202,14 @@ class _Reads(TorchFunctionMode):
 
 
 def _tensors(tree: Any) -> list[Tensor]:
-    return [value for value in tree_flatten(tree)[0] if isinstance(value, Tensor)]
+    """Those in nested tuples, lists and dicts, which is all that an operator takes or gives."""
+    if isinstance(tree, Tensor):
+        return [tree]
+    if isinstance(tree, dict):
+        tree = tree.values()
+    elif not isinstance(tree, tuple | list):
+        return []
+    return [tensor for item in tree for tensor in _tensors(item)]
 
 
 def _as_numbers(index: Any) -> list[Any]:

@@ -8,6 +8,7 @@ from medalign.student.adapters.trainable import TrainableParts, make_trainable
 from medalign.student.alignment.aligned_student import AlignedStudent
 from medalign.student.inputs.batch_layout import BatchLayout
 from transformers import CLIPVisionConfig, LlavaConfig, LlavaForConditionalGeneration, MistralConfig, Qwen2Config
+from transformers.initialization import no_init_weights
 
 LLAVA_MED = {
     "hidden_size": 4096,
@@ -28,8 +29,8 @@ HUATUO = {
 PATCHES = 576
 
 
-def llava_config(name: str, depth: int | None) -> LlavaConfig:
-    """The config of a 7B student; with `depth`, this many decoder layers and four of the tower."""
+def llava_config(name: str, depth: int | None, tower_depth: int) -> LlavaConfig:
+    """The config of a 7B student, with fewer decoder layers where `depth` says so, and this many of the tower."""
     sizes = LLAVA_MED if name == "llava-med" else HUATUO
     sizes = sizes | ({} if depth is None else {"num_hidden_layers": depth})
     make = MistralConfig if name == "llava-med" else Qwen2Config
@@ -38,7 +39,7 @@ def llava_config(name: str, depth: int | None) -> LlavaConfig:
     vision = CLIPVisionConfig(
         hidden_size=1024,
         intermediate_size=4096,
-        num_hidden_layers=24 if depth is None else 4,
+        num_hidden_layers=tower_depth,
         num_attention_heads=16,
         image_size=336,
         patch_size=14,
@@ -59,14 +60,16 @@ def pretended_student(
     *,
     depth: int | None,
     layers: tuple[int, ...],
+    tower_depth: int = 24,
     rotation: str = "full",
     dtype: torch.dtype = torch.bfloat16,
     parts: TrainableParts | None = None,
 ) -> AlignedStudent:
     """Inside a PretendedGpu: a student on the CPU, as `open_student` and `make_trainable` leave it."""
-    config = llava_config(name, depth)
+    config = llava_config(name, depth, tower_depth)
     config.name_or_path = name
-    llava = LlavaForConditionalGeneration._from_config(config, dtype=dtype, attn_implementation="sdpa")
+    with no_init_weights():  # as where weights are loaded
+        llava = LlavaForConditionalGeneration._from_config(config, dtype=dtype, attn_implementation="sdpa")
     llava.requires_grad_(False)
     llava.generation_config.suppress_tokens = [config.image_token_id]
     rows = config.text_config.vocab_size - 1
