@@ -1,17 +1,16 @@
 """Every page of docs/how-to, and docs/looking.md, runs from top to bottom, and prints what it shows."""
 
-import os
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from medalign.cli import app
 from medalign.pipeline.demo import demo as demo_module
-from medalign.pipeline.demo.demo import DemoPlan, run_demo
-from medalign.progress import Silent
+from medalign.pipeline.demo.demo import DemoPlan
 from medalign.student.decoding import method_registry
-from page_shell import Shell
+from page_shell import PastRun, Shell
 from pages import PAGES, ROOT, blocks, is_shown
+from typer.testing import CliRunner
 
 TINY = {"phantoms": 12, "anchors": 6, "align_steps": 1, "minimum_r2": -1e6, "steps": 2, "batch_size": 4}
 """The demo of these tests: the same steps, in seconds."""
@@ -23,12 +22,12 @@ def tiny_plan(**values):
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory):
-    """What `medalign demo` leaves, with fewer images and steps."""
+    """What `medalign demo` prints and leaves, with fewer images and steps."""
     folder = tmp_path_factory.mktemp("demo")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        run_demo(Path("medalign-demo"), 0, Silent(), plan=tiny_plan(seed=0))
-    return folder / "medalign-demo"
+        patch.setattr(demo_module, "DemoPlan", tiny_plan)
+        return PastRun(("demo",), CliRunner().invoke(app, ["demo"]), folder / "medalign-demo")
 
 
 @pytest.fixture
@@ -50,11 +49,11 @@ def shell(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "docs" / "looking.md"], ids=lambda page: page.stem)
-def test_page(page, shell, demo, monkeypatch):
-    monkeypatch.setattr(demo_module, "DemoPlan", tiny_plan)
+def test_page(page, shell, demo):
     text = page.read_text()
-    if "medalign-demo" in text:
-        shutil.copytree(demo, "medalign-demo", copy_function=os.link)
+    shell.past_run = demo
+    if "medalign-demo" in text and "medalign demo\n" not in text:
+        demo.leave(Path.cwd())
     assert shell.run(blocks(text)) >= 2
 
 
