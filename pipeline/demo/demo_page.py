@@ -124,7 +124,7 @@ def _study_section() -> Section:
             "These are synthetic images and a student that is weak on them on purpose. They show what can work, not "
             "how much your model gains.",
         ],
-        tables=finding_tables(results),
+        tables=finding_tables(results, "score of all questions (strict)"),
     )
 
 

@@ -1,25 +1,21 @@
-"""A finished study in a few rows: the arms' means and the primary comparisons, from study-results.json."""
+"""A finished study of one regime in a few rows, from study-results.json: means and primary comparisons."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..page import Table
-from .study_figures import Row, excludes_zero, metric_title
+from .study_figures import Row, excludes_zero
 from .study_page import interval_text
 
 
-def finding_tables(results: Mapping[str, Any]) -> list[Table]:
-    """The means of the primary metric, and the primary comparisons."""
-    metric = metric_title(results["metric"])
+def finding_tables(results: Mapping[str, Any], score: str) -> list[Table]:
+    """The means of the primary metric, which readers know as `score`, and the primary comparisons, of one regime."""
+    (values,) = results["values"].values()
     return [
         Table(
-            columns=["regime", "student", metric],
-            rows=[
-                [regime, arm, f"{value:.3f}"]
-                for regime, values in results["values"].items()
-                for arm, value in values.items()
-            ],
-            caption=f"{metric.capitalize()}: means over {len(results['seeds'])} seeds",
+            columns=["student", score],
+            rows=[[arm, f"{value:.3f}"] for arm, value in values.items()],
+            caption=f"Means over {len(results['seeds'])} training seeds",
         ),
         Table(
             columns=["comparison", "difference", "is"],
