@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 from labs import make_lab
+from medalign.pipeline.align.align_settings import AlignSettings, load_align_settings
 from medalign.pipeline.data.manifest import Manifest
 
 
@@ -45,3 +46,9 @@ def align_values(lab: Path, **training: Any) -> dict[str, Any]:
         "training": {**short, **training},
         "report": {"images": 0},
     }
+
+
+def align_settings(values: dict[str, Any], **overrides: Any) -> AlignSettings:
+    """Settings of a new run; `overrides` have `__` for the dot of a key."""
+    named = {name.replace("__", "."): value for name, value in overrides.items()}
+    return load_align_settings(values, None, named, resume=False)

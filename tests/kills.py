@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import stand_in
 from forks import Forks
 from medalign.teacher_cache.extraction.stage_one import ImageSource
 from medalign.teacher_cache.store.records.ledger import committed_shards, record_key
@@ -20,9 +21,8 @@ class Zygote:
 
     def __init__(self, forks: Forks, weights: Path, images: list[ImageSource], scratch: Path) -> None:
         self._weights, self._images, self._report = weights, images, scratch / "report.json"
-        script, stand_in = (str(Path(__file__).with_name(name)) for name in ("zygote.py", "stand_in.py"))
-        order = json.dumps({"script": script, "arguments": [], "processes": 1, "port": 0})
-        command = [sys.executable, "-I", "-S", stand_in, str(forks.address()), order, "0", "1"]
+        script = str(Path(__file__).with_name("zygote.py"))
+        command = [sys.executable, *stand_in.command(forks.address(), script, [], [0, 1])]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def close(self) -> None:

@@ -15,5 +15,4 @@ OF_SETUP = ("--serialized-runtime-env-context", "--language")
 
 if __name__ == "__main__":
     worker, *words = [word for word in sys.argv[1:] if not word.startswith(OF_SETUP)]
-    order = {"script": worker, "arguments": words, "processes": 1, "port": 0}
-    sys.exit(stand_in.run(os.environ["MEDALIGN_FORKS"], order, []))
+    sys.exit(stand_in.run(os.environ["MEDALIGN_FORKS"], {"script": worker, "arguments": words}, []))

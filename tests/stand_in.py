@@ -9,13 +9,22 @@ import os
 import socket
 import sys
 import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def command(address: Path, script: str, arguments: Sequence[str], descriptors: Sequence[int]) -> list[str]:
+    """The words after the interpreter that start this program."""
+    order = json.dumps({"script": script, "arguments": list(arguments)})
+    return ["-I", "-S", __file__, str(address), order, *map(str, descriptors)]
 
 
 def run(address: str, order: dict[str, object], descriptors: list[int]) -> int:
     """Wait for the script; its exit code."""
     with tempfile.TemporaryDirectory() as outputs, socket.socket(socket.AF_UNIX) as connection:
         connection.connect(address)
-        order = order | {"environment": dict(os.environ), "outputs": outputs, "descriptors": len(descriptors)}
+        order = order | {"processes": 1, "port": 0, "outputs": outputs}
+        order |= {"environment": dict(os.environ), "descriptors": len(descriptors)}
         with connection.makefile("rw") as lines:
             lines.write(json.dumps(order) + "\n")
             lines.flush()

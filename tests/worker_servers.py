@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from multiprocessing import forkserver, util
 from pathlib import Path
 
-STAND_IN = Path(__file__).with_name("stand_in.py")
+import stand_in
+
 Start = Callable[[bytes | str, Sequence[bytes | str], Sequence[int]], int]
 
 
@@ -27,8 +28,7 @@ def install(address: Callable[[], Path]) -> None:
         assert isinstance(call, ast.Expr)
         assert isinstance(call.value, ast.Call)
         preload, named = (ast.literal_eval(part) for part in (call.value.args[2], call.value.keywords[0].value))
-        order = {"script": __file__, "arguments": [json.dumps([preload, named])], "processes": 1, "port": 0}
-        given = ["-I", "-S", str(STAND_IN), str(address()), json.dumps(order), *map(str, descriptors)]
+        given = stand_in.command(address(), __file__, [json.dumps([preload, named])], descriptors)
         return start(program, [program, *given], descriptors)
 
     setattr(util, "spawnv_passfds", started)  # noqa: B010

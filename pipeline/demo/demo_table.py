@@ -17,14 +17,15 @@ from .demo_results import MEASURES, SIMILARITY
 
 def show_demo(report: DemoReport, page: Path | None, *, as_json: bool) -> None:
     """Write demo.json beside the results and print it, or print the table; `page` is the report, if there is one."""
-    text = json.dumps(_as_values(report) | {"report": None if page is None else str(page)}, indent=2)
+    study = read_object(STUDY_FILE)
+    values = _as_values(report) | {"study": study, "report": None if page is None else str(page)}
+    text = json.dumps(values, indent=2)
     write_whole(report.out / "demo.json", text + "\n")
     if as_json:
         print(text)
         return
     print_table(_table(report))
     print_line(report.findings.sentence)
-    study = read_object(STUDY_FILE)
     print_line(
         f"Over {len(study['seeds'])} training seeds instead of one, mean score of all questions "
         f"(docs/phantom-study.md): {finding_text(study)}"
@@ -49,7 +50,6 @@ def _as_values(report: DemoReport) -> dict[str, object]:
             for title, gaps in report.findings.differences.items()
         },
         "sentence": report.findings.sentence,
-        "study": read_object(STUDY_FILE),
     }
 
 

@@ -89,7 +89,7 @@ def train(name: str, **options: str) -> dict[str, Any]:
             name,
             depth=depth,
             layers=layers,
-            tower_depth=int(options.get("tower_depth", 24)),
+            tower_depth=FEW if "fault" in options else 24,
             rotation=options.get("rotation", "full"),
             dtype=getattr(torch, dtype),
             parts=parts,

@@ -19,7 +19,7 @@ def finding_tables(results: Mapping[str, Any], score: str) -> list[Table]:
         ),
         Table(
             columns=["comparison", "difference", "is"],
-            rows=[[pair_text(row), interval_text(row), _word(row)] for row in primary(results)],
+            rows=[[_pair(row), interval_text(row), _word(row)] for row in _primary(results)],
             caption="Primary comparisons, with 95 % intervals over seeds and test images",
         ),
     ]
@@ -27,16 +27,14 @@ def finding_tables(results: Mapping[str, Any], score: str) -> list[Table]:
 
 def finding_text(results: Mapping[str, Any]) -> str:
     """The primary comparisons on one line."""
-    return "; ".join(f"{pair_text(row)} {interval_text(row)}" for row in primary(results))
+    return "; ".join(f"{_pair(row)} {interval_text(row)}" for row in _primary(results))
 
 
-def primary(results: Mapping[str, Any]) -> Sequence[Row]:
-    """The rows of the primary comparisons."""
+def _primary(results: Mapping[str, Any]) -> Sequence[Row]:
     return [row for row in results["differences"] if row["primary"]]
 
 
-def pair_text(row: Row) -> str:
-    """The two arms of a comparison."""
+def _pair(row: Row) -> str:
     return f"{row['arm']} - {row['against']}"
 
 

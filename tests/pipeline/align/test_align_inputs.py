@@ -5,11 +5,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
-from align_labs import align_values, make_align_lab
+from align_labs import align_settings, align_values, make_align_lab
 from medalign.errors import InputError, MedalignError, StoreError
 from medalign.pipeline.align.align_images import read_image_sets
 from medalign.pipeline.align.align_plan import plan_align
-from medalign.pipeline.align.align_settings import AlignSettings, load_align_settings
+from medalign.pipeline.align.align_settings import AlignSettings
 from medalign.pipeline.align.align_student import run_align
 from medalign.pipeline.data.manifest import Manifest
 from medalign.progress import Silent
@@ -26,8 +26,7 @@ def lab(tmp_path_factory) -> Path:
 
 
 def settings_of(lab: Path, **overrides: object) -> AlignSettings:
-    named = {name.replace("__", "."): value for name, value in overrides.items()}
-    return load_align_settings(align_values(lab, steps=2), None, named, resume=False)
+    return align_settings(align_values(lab, steps=2), **overrides)
 
 
 def image_hashes(lab: Path) -> list[str]:

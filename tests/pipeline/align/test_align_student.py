@@ -7,11 +7,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 import torch
-from align_labs import align_values, make_align_lab
+from align_labs import align_settings, align_values, make_align_lab
 from labs import write_config
 from medalign.errors import InputError, SettingsError, StoreError
 from medalign.pipeline.align.align_plan import plan_align
-from medalign.pipeline.align.align_settings import AlignSettings, load_align_settings
+from medalign.pipeline.align.align_settings import load_align_settings
 from medalign.pipeline.align.align_student import check_align_out, run_align
 from medalign.pipeline.data.manifest import Manifest
 from medalign.pipeline.inspection.student_changes import measure_changes
@@ -26,12 +26,6 @@ from safetensors.torch import load_file
 from stores import write_store
 
 ROOT = Path(__file__).parents[3]
-
-
-def settings_of(values, **overrides) -> AlignSettings:
-    return load_align_settings(
-        values, None, {name.replace("__", "."): v for name, v in overrides.items()}, resume=False
-    )
 
 
 def curve(out):
@@ -121,7 +115,7 @@ def test_the_result_loads_and_exports_and_the_export_can_be_aligned_again(lab, w
         export_student(whole, tmp_path / "model", base=None, dtype=None, evaluations=(), progress=Silent())
         exported = load_student(tmp_path / "model").model.image_tokens(pixels)
     torch.testing.assert_close(exported, aligned, atol=1e-5, rtol=1e-5)
-    plan = plan_align(settings_of(align_values(lab), student__path=str(tmp_path / "model")))
+    plan = plan_align(align_settings(align_values(lab), student__path=str(tmp_path / "model")))
     assert plan.data_use == "public"
 
 
@@ -131,19 +125,19 @@ def test_the_loss_falls_and_anchors_move_less_with_keep(lab):
         out = lab / f"keep-{keep}"
         values = align_values(lab, steps=20, save_steps=20, learning_rate=3e-3)
         values["trainable"] = {"vision_tower": "full"}
-        results[keep] = run_align(settings_of(values, translation__keep=keep), out, Silent()).result
+        results[keep] = run_align(align_settings(values, translation__keep=keep), out, Silent()).result
     assert results[0.0].target_r2 > results[0.0].translation.target_r2
     assert results[10.0].anchors_moved < 0.7 * results[0.0].anchors_moved
 
 
 def test_a_translation_that_explains_too_little_is_refused_before_training(lab):
-    settings = settings_of(align_values(lab), translation__minimum_r2=0.5)
+    settings = align_settings(align_values(lab), translation__minimum_r2=0.5)
     with pytest.raises(InputError, match=r"was not trained: the translation explains -0\.\d+ .* mean token"):
         run_align(settings, lab / "refused", Silent())
     assert not (lab / "refused" / "medalign.json").exists()
     assert not (lab / "refused" / "translation" / "anchor-tokens.bin").exists()
     report = run_align(
-        settings_of(align_values(lab, steps=1), translation__minimum_r2=0.5, translation__control="random-teacher"),
+        align_settings(align_values(lab, steps=1), translation__minimum_r2=0.5, translation__control="random-teacher"),
         lab / "refused",
         Silent(),
     )
@@ -183,17 +177,17 @@ def test_a_gram_store_and_a_store_without_an_image_are_refused(lab):
     hashes = [row["image_hash"] for row in Manifest.read(lab / "images.parquet").images().iter_rows(named=True)]
     write_store(lab / "gram.zarr", range(16), hashes=hashes, grid=PatchGrid(3, 3), profile="gram16")
     with pytest.raises(StoreError, match=r"profile gram16.*--profile float16, native or int8"):
-        plan_align(settings_of(align_values(lab), data__store=str(lab / "gram.zarr")))
+        plan_align(align_settings(align_values(lab), data__store=str(lab / "gram.zarr")))
     write_store(lab / "less.zarr", range(15), hashes=hashes[:15], grid=PatchGrid(3, 3))
     with pytest.raises(StoreError, match="1 of 16 images have no row"):
-        plan_align(settings_of(align_values(lab), data__store=str(lab / "less.zarr")))
+        plan_align(align_settings(align_values(lab), data__store=str(lab / "less.zarr")))
 
 
 def test_all_wrong_settings_are_reported_at_once(lab):
     values = align_values(lab) | {"translation": {"ridge": 0, "kep": 1}}
     values["trainable"] = {"vision_tower": "none"}
     with pytest.raises(SettingsError, match=r"(?s)3 problems.*translation\.ridge.*did you mean.*vision_tower"):
-        settings_of(values)
+        align_settings(values)
     with pytest.raises(SettingsError, match="CONFIG is missing"):
         load_align_settings(None, None, resume=False)
 
@@ -204,7 +198,7 @@ def test_the_shipped_config_is_complete():
 
 
 def test_a_run_can_start_from_an_aligned_student(lab, whole):
-    student = plan_align(settings_of(align_values(lab), student__path=str(whole))).student
+    student = plan_align(align_settings(align_values(lab), student__path=str(whole))).student
     assert student.start.trained == {"vision_tower": "lora", "projector": "full"}
     pixels = torch.randn(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

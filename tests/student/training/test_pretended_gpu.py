@@ -43,7 +43,7 @@ TEACHERS = [
     for name in ("unimed-l14-336", "unimed-b16-224", "biomedclip-b16-224")
     for dtype in ("bfloat16", "float16", "float32")
 ]
-FAULTS = {fault: f"train:llava-med:{SHALLOW}:tower_depth=3:fault={fault}" for fault in ("device", "item")}
+FAULTS = {fault: f"train:llava-med:{SHALLOW}:fault={fault}" for fault in ("device", "item")}
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
