@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile("seeded", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("seeded")
+gc.disable()  # what is imported now stays: looking for garbage among it is a sixth of the time of an import
 type_checks.install("medalign.student", "medalign.teacher_cache")
 
 from collections.abc import Callable, Iterator  # noqa: E402
@@ -85,9 +86,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
+    gc.enable()
+    keep_what_is_loaded()
+
+
+def keep_what_is_loaded() -> None:
     """Take what is imported out of garbage collections: torch and transformers alone are a million objects."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _keeps_what_is_loaded() -> Iterator[None]:
+    """A file's tests import more: matplotlib, scikit-learn, datasets."""
+    yield
+    keep_what_is_loaded()
 
 
 @pytest.fixture(autouse=True)

@@ -18,9 +18,11 @@ import traceback
 from pathlib import Path
 from typing import Any, TextIO
 
-import no_syncs
-import quick_libraries
-import torch
+gc.disable()  # while all is imported: what is loaded stays
+
+import no_syncs  # noqa: E402
+import quick_libraries  # noqa: E402
+import torch  # noqa: E402
 
 torch.set_num_threads(1)
 no_syncs.install()
@@ -116,6 +118,7 @@ def is_alive(process: int) -> bool:
 def main(listening: int, session: int) -> None:
     for module in MODULES:
         importlib.import_module(module)
+    gc.enable()
     gc.collect()
     gc.freeze()  # children collect only their own garbage, and share these pages
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that answer

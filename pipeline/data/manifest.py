@@ -41,6 +41,15 @@ FORMAT = "medalign-manifest"
 _AGAIN: Final = "Copy it again, or run `medalign data import` again"
 
 
+class _InvalidRows(InputError):
+    """Rows that violate the schema."""
+
+    def __init__(self, what: str, problems: list[str]) -> None:
+        listed = (f"  - {problem}" for problem in problems)
+        super().__init__("\n".join([f"{what} does not follow docs/manifests.md:", *listed]))
+        self.problems = problems
+
+
 @dataclass(frozen=True)
 class Manifest:
     """A table of images and questions, and the folder that its image paths are relative to.
@@ -59,7 +68,7 @@ class Manifest:
     def __post_init__(self) -> None:
         problems = manifest_problems(self.frame)
         if problems:
-            raise InputError(_listed(f"the {self.source} manifest does not follow docs/manifests.md", problems))
+            raise _InvalidRows(f"the {self.source} manifest", problems)
 
     @classmethod
     def from_rows(
@@ -87,13 +96,13 @@ class Manifest:
         saved = saved_tables.read(path, _AGAIN)
         header = _parse_header(saved.header, path)
         frame = with_added_columns(saved.rows)
-        problems = manifest_problems(frame)
-        if problems:
-            raise InputError(_listed(f"{path} does not follow docs/manifests.md", problems))
         recorded = Path(os.path.normpath(path.parent / str(header.get("root", "."))))
         unreadable = header.get("unreadable", [])
         reasons = tuple(map(str, unreadable)) if isinstance(unreadable, list) else ()
-        return cls(frame, recorded if root is None else Path(root), str(header.get("source", "unknown")), reasons)
+        try:
+            return cls(frame, recorded if root is None else Path(root), str(header.get("source", "unknown")), reasons)
+        except _InvalidRows as error:
+            raise _InvalidRows(str(path), error.problems) from None
 
     def write(self, path: str | Path) -> None:
         """Write the manifest as one Parquet file, replacing `path` atomically."""
@@ -174,7 +183,3 @@ def _parse_header(text: str | None, path: Path) -> dict[str, object]:
             "update medalign with `pip install -U medalign`"
         )
     return header
-
-
-def _listed(head: str, problems: list[str]) -> str:
-    return "\n".join([f"{head}:", *(f"  - {problem}" for problem in problems)])

@@ -142,7 +142,10 @@ def _value_problems(frame: pl.DataFrame) -> list[str]:
         **more_images_rules(_UNSAFE_PATH_PATTERN, _HASH_PATTERN),
         "mask_hashes is null": pl.col(MASK_HASHES_COLUMN).is_null(),
     }
-    found = {rule: frame.filter(broken.fill_null(False))["question_id"] for rule, broken in rules.items()}
+    marks = frame.select(
+        broken.fill_null(False).alias(rule) for rule, broken in rules.items()
+    )  # one pass over the rows
+    found = {rule: frame["question_id"].filter(marks[rule]) for rule in rules if marks[rule].any()}
     found["one image name with more than one image_hash"] = contradicted_names(frame)
     found["one mask with more than one mask_hash"] = _contradicted_masks(frame)
     return [
@@ -156,6 +159,8 @@ def _value_problems(frame: pl.DataFrame) -> list[str]:
 def _contradicted_masks(frame: pl.DataFrame) -> pl.Series:
     """The `question_id` of rows with a mask that has another hash elsewhere in the manifest."""
     has_any = frame.filter(pl.col(MASK_HASHES_COLUMN).list.len() > 0).select("question_id", MASK_HASHES_COLUMN)
+    if has_any.is_empty():
+        return has_any["question_id"]
     pairs = has_any.explode(MASK_HASHES_COLUMN).unnest(MASK_HASHES_COLUMN)
     return pairs.filter(pl.col("mask_hash").n_unique().over("mask") > 1)["question_id"]
 
