@@ -4,6 +4,7 @@ Its children end before a given change of the file system (faults.c). Reads one 
 """
 
 import ctypes
+import gc
 import json
 import os
 import shutil
@@ -238,6 +239,8 @@ def _text(descriptor: int) -> str:
 
 
 def main() -> None:
+    gc.collect()
+    gc.freeze()  # children collect only their own garbage
     print(json.dumps(list(OPERATIONS)), flush=True)
     for line in sys.stdin:
         print(json.dumps(answer(json.loads(line))), flush=True)

@@ -28,8 +28,12 @@ from PIL import Image
 
 
 @cache
-def series(count: int, seed: int = 77) -> tuple[Phantom, ...]:
-    return tuple(draw_phantom(seed, index) for index in range(count))
+def drawn(index: int) -> Phantom:
+    return draw_phantom(77, index)
+
+
+def series(count: int) -> list[Phantom]:
+    return [drawn(index) for index in range(count)]
 
 
 def test_a_phantom_depends_on_its_seed_and_index_alone():
