@@ -271,7 +271,8 @@ def test_a_gain_that_another_score_pays_for_is_none(align, starts):
         (
             {"loss_vis": 1, "kl": 1},
             {"open": 1},
-            "Partly: align + LoRA answered better than LoRA; MEDALIGN did not, although its losses did what they ask for.",
+            "Partly: align + LoRA answered better than LoRA; MEDALIGN did not, "
+            "although its losses did what they ask for.",
         ),
         ({"closed": 1}, {"closed": 1, "open": -1}, "Partly: MEDALIGN answered better than LoRA; align + LoRA did not."),
     ],
