@@ -1,10 +1,18 @@
-"""The "did you mean" of error messages: the known name closest to an unknown one."""
+"""The "did you mean" of error messages: the known name closest to an unknown one, or the folder near a wrong one."""
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
+from itertools import islice
+from pathlib import Path
 
 _CUTOFF = 0.5
 """Lowest difflib ratio at which a name is suggested."""
+_MOST_FOLDERS = 3
+_MOST_ENTRIES = 1000
+"""Entries of a folder that are looked at."""
+_LEVELS = 2
+"""Folders above a wrong path that are looked at."""
 
 
 def nearest(name: str, known: Iterable[str], most: int = 1, cutoff: float = _CUTOFF) -> list[str]:
@@ -33,3 +41,39 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     " (did you mean 'beta'?)"
     """
     return did_you_mean(nearest(name, known))
+
+
+def to_pass(wrong: Path, is_right: Callable[[Path], bool], otherwise: str = "") -> str:
+    """`pass runs/store.zarr` if a right folder is in, around or beside a `wrong` path, else `otherwise`.
+
+    At most three folders are named: those in `wrong`, else the nearest around it, else those beside it.
+    """
+    folders = _right_folders(wrong, is_right)
+    if not folders:
+        return otherwise
+    *first, last = map(str, folders[:_MOST_FOLDERS])
+    more = f", or another one of {len(folders):,}" if len(folders) > _MOST_FOLDERS else ""
+    return f"pass {', '.join(first)}{' or ' if first else ''}{last}{more}"
+
+
+def _right_folders(wrong: Path, is_right: Callable[[Path], bool]) -> list[Path]:
+    above = list(wrong.parents)[:_LEVELS]
+    for folders in (_inside(wrong), *([parent] for parent in above), *map(_inside, above)):
+        if right := [folder for folder in folders if folder != wrong and _holds(is_right, folder)]:
+            return right
+    return []
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(folder / entry.name for entry in islice(entries, _MOST_ENTRIES) if entry.is_dir())
+    except OSError:
+        return []
+
+
+def _holds(is_right: Callable[[Path], bool], folder: Path) -> bool:
+    try:
+        return is_right(folder)
+    except OSError:
+        return False

@@ -144,7 +144,10 @@ def preview(
     rows: Annotated[int, typer.Option("--rows", min=1, help="Read N random rows; those with an image first.")] = 200,
     patch: Annotated[
         str | None,
-        typer.Option("--patch", help="ROW,COLUMN of the cell whose similarity is drawn; default: most attention."),
+        typer.Option(
+            "--patch",
+            help="ROW,COLUMN of the cell whose similarity is drawn, from 0,0 with padding; default: most attention.",
+        ),
     ] = None,
     seed: Seed = 0,
     hash_key: HashKeyFile = None,

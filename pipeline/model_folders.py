@@ -12,6 +12,7 @@ from ..student.file_errors import is_file, read_object
 from ..student.folders.convert import ConvertReport, convert_original
 from ..student.folders.export import ExportReport, export_adapter
 from ..student.folders.init import InitReport, init_student
+from ..suggestions import to_pass
 from .evaluation.scoring import METRICS_FILE
 from .runs.run_record import check_metrics
 
@@ -86,7 +87,8 @@ def export_student(
 def _read_metrics(folder: Path) -> dict[str, Any]:
     path = folder / METRICS_FILE
     if not is_file(path):
-        raise InputError(f"{folder} is not a finished evaluation: it has no {METRICS_FILE}")
+        advice = to_pass(folder, lambda near: (near / METRICS_FILE).is_file(), "pass the --out of `student evaluate`")
+        raise InputError(f"{folder} is not a finished evaluation: it has no {METRICS_FILE}; {advice}")
     metrics = read_object(path)
     check_metrics(metrics, path)
     return metrics

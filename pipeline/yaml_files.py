@@ -62,6 +62,8 @@ def read_sections(path: Path, model: type[BaseModel]) -> dict[str, Any]:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
     except FileNotFoundError as error:
         raise SettingsError(f"the configuration file {path} does not exist") from error
+    except IsADirectoryError as error:
+        raise SettingsError(f"{path} is a folder: pass a configuration file (YAML)") from error
     except RecursionError as error:
         raise SettingsError(f"{path} cannot be read as YAML: lists or sections are nested too deeply") from error
     except (OSError, ValueError, yaml.YAMLError) as error:  # ValueError: not UTF-8, a bad date, a huge number

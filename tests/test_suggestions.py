@@ -2,16 +2,25 @@
 
 import ast
 import json
+import re
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from command_tree import COMMANDS
 from medalign.api.arguments import check_choices
-from medalign.errors import SettingsError
+from medalign.errors import InputError, SettingsError, StoreError
 from medalign.pipeline.data.import_manifest import import_manifest
+from medalign.pipeline.data.manifest import Manifest
+from medalign.pipeline.evaluation.grounding.ground import read_grounding
+from medalign.pipeline.reports.runs.run_report import make_run_report
+from medalign.pipeline.training.run_folder import settings_file
 from medalign.progress import Silent
+from medalign.student.adapters.adapter_folder import read_adapter_record
+from medalign.student.families.original.original_config import read_config
 from medalign.student.prompts.templates import find_template
+from medalign.suggestions import to_pass
+from medalign.teacher_cache.store import open_store
 from medalign.teacher_cache.store.checking.small_file_checks import CREATED_BY
 from medalign.teacher_cache.store.checking.verification import verify
 from medalign.teacher_cache.teachers import teacher_spec
@@ -136,3 +145,51 @@ def replace(store: Path, card: bytes) -> None:
     (store / "README.md").write_bytes(card)
     listed = store / "manifest-sha256.txt"
     listed.write_text(listed.read_text().replace(old, sha256(card).hexdigest()))
+
+
+def test_the_folder_near_a_wrong_path_is_named(tmp_path):
+    def advice(wrong):
+        return to_pass(wrong, lambda folder: (folder / "mark").is_file(), "look elsewhere").replace(f"{tmp_path}/", "")
+
+    lone = tmp_path / "lone"
+    for name in ("runs/a", "runs/b", "runs/b/inside", "lone/deep/deeper"):
+        (tmp_path / name).mkdir(parents=True)
+    assert advice(tmp_path / "runs") == "look elsewhere"
+    for name in "ab":
+        (tmp_path / "runs" / name / "mark").touch()
+    assert advice(tmp_path / "runs") == "pass runs/a or runs/b"  # inside
+    assert advice(tmp_path / "runs" / "b" / "inside") == "pass runs/b"  # around
+    assert advice(tmp_path / "runs" / "c") == "pass runs/a or runs/b"  # beside, also of what does not exist
+    assert advice(lone / "deep" / "deeper") == "look elsewhere"
+    for name in "cdefg":
+        (tmp_path / "runs" / name).mkdir()
+        (tmp_path / "runs" / name / "mark").touch()
+    assert advice(tmp_path / "runs") == "pass runs/a, runs/b or runs/c, or another one of 7"
+
+
+def test_a_folder_that_is_no_store_leads_to_the_store(tmp_path):
+    store = tmp_path / "store.zarr"
+    write_store(store, range(1))
+    manifest = tmp_path / "manifest.parquet"
+    manifest.touch()
+    for wrong in (tmp_path, manifest, store / "E_a", store / "index.parquet"):
+        with pytest.raises(StoreError, match=f"; pass {re.escape(str(store))}$"):
+            open_store(wrong)
+
+
+@pytest.mark.parametrize(
+    ("read", "name"),
+    [
+        (read_adapter_record, "medalign.json"),
+        (read_config, "config.json"),
+        (read_grounding, "grounding.json"),
+        (lambda folder: make_run_report(folder, None, None, Silent()), "metrics.json"),
+        (lambda folder: settings_file(folder, "config.yaml", "`medalign student train", resume=True), "config.yaml"),
+        (Manifest.read, "manifest.parquet"),
+    ],
+)
+def test_the_folder_of_several_runs_leads_to_one(tmp_path, read, name):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / name).touch()
+    with pytest.raises(InputError, match=rf"(pass|such as) {re.escape(str(tmp_path / 'one'))}"):
+        read(tmp_path)

@@ -29,7 +29,8 @@ def main_figure(report: AttendReport) -> Figure:
         name=MAIN,
         title=_main_title(report),
         caption="Attention from the question to the image tokens, mean over heads and question tokens. The colors of "
-        f"each panel run from its own least to its largest value, so only the numbers compare panels. {found}.",
+        f"each panel run from its own least to its largest value, so only the numbers compare panels. "
+        f"{_about_marks(report)} {found}.",
         alt=f"{found}.",
         panels=[panel for row in rows for panel in row],
         columns=_main_columns(len(rows[0]), len(rows)),
@@ -64,6 +65,11 @@ def image_title(report: AttendReport, number: int) -> str:
 def layer_title(report: AttendReport, layer: int) -> str:
     """A layer's number, and whether it was aligned."""
     return f"layer {layer}, aligned" if layer in report.aligned_layers else f"layer {layer}"
+
+
+def _about_marks(report: AttendReport) -> str:
+    where = f"mean of {len(report.layers)} layers" if len(report.layers) > 1 else "attention"
+    return f"In each panel with the {where}, a black and white outline marks the most attended cell."
 
 
 def _main_title(report: AttendReport) -> str:

@@ -19,6 +19,7 @@ PICTURE: Final = f"{MAIN}.png"
 _ON_IMAGE: Final = "Share of the question's attention on the image"
 _ON_PADDING: Final = "part of the attention on the image that is on padding"
 _DISTANCE: Final = "divergence from the teacher's attention, KL(E_a || M_a), in nats"
+_LAST_ROW: Final = "The last row is of the mean map: the mean of the maps of these layers"
 _MOST_COLUMNS: Final = 6
 """Columns of numbers that fit on a printed page."""
 
@@ -91,9 +92,10 @@ def lead(report: AttendReport) -> str:
 
 
 def shares_tables(report: AttendReport) -> list[Table]:
-    """By layer: the share of attention on each image, that of padding, and with a store the distance to the teacher.
+    """The share of attention on each image, that of padding, and with a store the distance to the teacher.
 
-    They are columns of one table, or a table each if that would be too wide for a page.
+    They are given by layer and for the mean map, in columns of one table, or a table each if that would be too wide for
+    a page.
     """
     shares: dict[str, list[float]] = {}
     padding: dict[str, list[float]] = {}
@@ -106,9 +108,9 @@ def shares_tables(report: AttendReport) -> list[Table]:
                 parts = (*record.padding_shares, record.padding_share)
                 padding[f"{start}{name}, on padding, %"] = [100 * share for share in parts]
             by_layer = None if image.teacher is None else image.teacher.divergence(record)
-            if by_layer is not None:
-                values = list(by_layer.values())
-                distances[f"{start}{name}, KL to teacher"] = [*values, sum(values) / len(values)]
+            of_mean = None if image.teacher is None else image.teacher.mean_divergence(record)
+            if by_layer is not None and of_mean is not None:
+                distances[f"{start}{name}, KL to teacher"] = [*by_layer.values(), of_mean]
     named = {_ON_IMAGE: shares, _ON_PADDING: padding, _DISTANCE: distances}
     filled = {title: columns for title, columns in named.items() if columns}
     if sum(map(len, filled.values())) > _MOST_COLUMNS:
@@ -117,9 +119,9 @@ def shares_tables(report: AttendReport) -> list[Table]:
 
 
 def _by_layer(report: AttendReport, title: str, columns: Mapping[str, Sequence[float]]) -> Table:
-    names = [*(layer_title(report, layer) for layer in report.layers), "mean"]
+    names = [*(layer_title(report, layer) for layer in report.layers), "mean map"]
     rows = [[name, *(column[place] for column in columns.values())] for place, name in enumerate(names)]
-    return Table(columns=["layer", *columns], rows=rows, caption=title)
+    return Table(columns=["layer", *columns], rows=rows, caption=f"{title}. {_LAST_ROW}")
 
 
 def cells_table(report: AttendReport, count: int = 5) -> Table:

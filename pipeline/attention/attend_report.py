@@ -68,5 +68,6 @@ def _image_summary(image: AttendedImage) -> dict[str, Any]:
         values["teacher"] = {
             "name": image.teacher.name,
             "kl": {name: image.teacher.divergence(record) for name, record in image.students.items()},
+            "kl_of_mean_map": {name: image.teacher.mean_divergence(record) for name, record in image.students.items()},
         }
     return values

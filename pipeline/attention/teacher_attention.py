@@ -33,9 +33,10 @@ class TeacherAttention:
         return {str(layer): value for layer, value in zip(record.layers, values, strict=True)}
 
     def mean_divergence(self, record: ImageAttention) -> float | None:
-        """The mean of `divergence` over the layers."""
-        values = self.divergence(record)
-        return None if values is None else sum(values.values()) / len(values)
+        """The same for the mean map, `record.mean`."""
+        if record.layout != self.layout:
+            return None
+        return float(attention_alignment_loss(record.mean[None], self.E_a[None], "sum"))
 
 
 def read_teacher(

@@ -88,7 +88,9 @@ class Manifest:
         """
         path = Path(path_text("the manifest", path))
         if path.exists() and not path.is_file():
-            raise InputError(f"{path} is {kind_of(path.stat().st_mode)}, not a manifest: pass the Parquet file")
+            inside = sorted({*path.glob("*manifest*.parquet"), *path.glob("*/*manifest*.parquet")})[:1]
+            such = f", such as {inside[0]}" if inside else ""
+            raise InputError(f"{path} is {kind_of(path.stat().st_mode)}, not a manifest: pass the Parquet file{such}")
         if not path.is_file():
             raise InputError(
                 f"{path} does not exist; create it with `medalign data import NAME SRC --out {as_typed(path)}`"

@@ -9,6 +9,7 @@ from .demo_arms import LAYER
 from .demo_results import MEASURES, ArmMeasures, Measure
 
 _BY_NAME = {measure.name: measure for measure in MEASURES}
+_LOSSES, _ANSWERS = ([_BY_NAME[name] for name in names] for names in (("loss_vis", "kl"), ("closed", "open")))
 MEDALIGN = "MEDALIGN"
 """Title of the arm with the alignment losses."""
 _VERDICTS = {1: "better", -1: "worse"}
@@ -16,24 +17,39 @@ _VERDICTS = {1: "better", -1: "worse"}
 
 def verdict(report: DemoReport) -> tuple[str, State]:
     """Which way of training gained answers over LoRA, whether the alignment losses did what they ask for."""
-    losses, answers = ([_BY_NAME[name] for name in names] for names in (("loss_vis", "kl"), ("closed", "open")))
     findings = report.findings
-    told = [_about_answers(report, title, answers) for title in findings.differences]
-    moved = " and ".join(_change(report, MEDALIGN, measure) for measure in losses)
-    worked = all(findings.direction(MEDALIGN, measure) == 1 for measure in losses)
+    told = [_about_answers(report, title, _ANSWERS) for title in findings.differences]
+    moved = " and ".join(_change(report, MEDALIGN, measure) for measure in _LOSSES)
     aligned = (
         f"{MEDALIGN}'s losses did what they ask for: {moved}."
-        if worked
+        if _losses_worked(report)
         else f"{MEDALIGN}'s losses did not do all that they ask for: {moved}."
     )
-    helped = [title for title in findings.differences if _gained(report, title, answers)]
+    helped = _helped(report)
     start = f"Here {' and '.join(helped)} gained answers over {findings.baseline}." if helped else "No answers gained."
     return " ".join([start, *told, aligned]), "good" if helped else "bad"
 
 
-def _gained(report: DemoReport, title: str, answers: Sequence[Measure]) -> bool:
-    directions = [report.findings.direction(title, measure) for measure in answers]
-    return max(directions) > 0 and min(directions) >= 0
+def whether_it_worked(report: DemoReport) -> str:
+    """The answer to "Did it work here?" in one sentence."""
+    baseline, helped = report.findings.baseline, _helped(report)
+    rest = [title for title in report.findings.differences if title not in helped]
+    although = ", although its losses did what they ask for" if MEDALIGN in rest and _losses_worked(report) else ""
+    if not helped:
+        return f"No: neither {' nor '.join(rest)} answered better than {baseline}."
+    gained = f"{' and '.join(helped)} answered better than {baseline}"
+    return f"Partly: {gained}; {' and '.join(rest)} did not{although}." if rest else f"Yes: {gained}."
+
+
+def _helped(report: DemoReport) -> list[str]:
+    """The arms with significantly better answers of one kind, and of no kind with worse ones."""
+    findings = report.findings
+    directions = {title: [findings.direction(title, measure) for measure in _ANSWERS] for title in findings.differences}
+    return [title for title, signs in directions.items() if max(signs) > 0 and min(signs) >= 0]
+
+
+def _losses_worked(report: DemoReport) -> bool:
+    return all(report.findings.direction(MEDALIGN, measure) == 1 for measure in _LOSSES)
 
 
 def _about_answers(report: DemoReport, title: str, answers: Sequence[Measure]) -> str:

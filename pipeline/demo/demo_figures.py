@@ -99,13 +99,18 @@ def attention_figure(report: DemoReport, samples: Sequence[Sample], grid: PatchG
 
 
 def _with_lesions(report: DemoReport, samples: Sequence[Sample]) -> list[int]:
-    """The first questions about different images with lesions; the first questions if no image has any."""
+    """Questions about different images with lesions, first where a lesion is; the first ones if no image has any."""
     mass = next(iter(report.arms.values())).values["mass"]
     seen: dict[str, int] = {}
-    for place, (sample, value) in enumerate(zip(samples, mass, strict=True)):
-        if not np.isnan(value):
-            seen.setdefault(sample.images[0].image_hash, place)
+    for place in sorted(np.flatnonzero(~np.isnan(mass)).tolist(), key=lambda place: _relevance(samples[place])):
+        seen.setdefault(samples[place].images[0].image_hash, place)
     return [*seen.values()][:IMAGES] or list(range(min(IMAGES, len(samples))))
+
+
+def _relevance(sample: Sample) -> int:
+    """0 for a question about the place of a lesion, 1 for another one about lesions, else 2."""
+    question = sample.question.lower()
+    return 2 if "lesion" not in question else 0 if "where" in question else 1
 
 
 def _panels(report: DemoReport, sample: Sample, place: int, grid: PatchGrid) -> list[Overlay]:

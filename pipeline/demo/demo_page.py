@@ -23,7 +23,7 @@ from ..reports.studies.primary_findings import finding_tables
 from ..reports.switch import no_report_note, reports_are_on
 from .demo import SCORED_FILE, STUDY_FILE, DemoReport
 from .demo_arms import ARMS, BASE, GRID
-from .demo_changes import about_attention, about_similarity, measure_tables, verdict
+from .demo_changes import about_attention, about_similarity, measure_tables, verdict, whether_it_worked
 from .demo_figures import attention_figure, losses_figure, measures_figure
 
 _CARDS: Final = 24
@@ -92,7 +92,7 @@ def demo_page(report: DemoReport) -> Page:
             Section(title="What medalign does", text=_INTRODUCTION),
             Section(
                 title="Did it work here?",
-                text=[_COMPARED, *about_similarity(report)],
+                text=[whether_it_worked(report), _COMPARED, *about_similarity(report)],
                 tables=measure_tables(report),
                 figures=[measures_figure(report)],
             ),
@@ -175,7 +175,7 @@ def _about_cards(gains: Sequence[float]) -> str:
     worse, better = (sum(sign * gain > 0 for gain in gains) for sign in (-1, 1))
     first, last = ARMS[0].title, ARMS[-1].title
     return (
-        f"Of {len(gains)} questions, {worse} scored worse with {last} than with {first}, and {better} better. "
+        f"Of {len(gains):,} questions, {worse:,} scored worse with {last} than with {first}, and {better:,} better. "
         f"Here are up to {_CARDS // 2} of each with the largest changes."
     )
 

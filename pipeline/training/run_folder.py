@@ -22,6 +22,7 @@ from ...student.adapters.adapter_folder import (
 from ...student.adapters.parameter_names import Part
 from ...student.adapters.trainable import TrainableParts
 from ...student.training.checkpoints import checkpoints_in, is_whole, last_whole_checkpoint
+from ...suggestions import to_pass
 from ...teacher_cache.store import TeacherStore
 
 Report = TypeVar("Report")
@@ -117,8 +118,10 @@ def settings_file(out: Path | None, name: str, start: str, *, resume: bool) -> P
             f"the settings from DIR/{name}"
         )
     if not (out / name).is_file():
+        near = to_pass(out, lambda folder: (folder / name).is_file())
         raise InputError(
             f"{out} has no {name}, so there is no run in it to resume: start one with {start} --out {as_typed(out)}`"
+            + (f", or {near}" if near else "")
         )
     return out / name
 

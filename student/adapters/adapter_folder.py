@@ -23,6 +23,7 @@ from ... import __version__
 from ...atomic import sync_files, write_whole
 from ...choices import AttentionNormalization, DataUse, RotationMode
 from ...errors import InputError
+from ...suggestions import to_pass
 from ..alignment.aligned_student import AlignedStudent
 from ..compat.peft import without_peft_warning
 from ..distributed_values import full_value, put_back
@@ -234,6 +235,10 @@ def _by_layer(model: AlignedStudent, values: Mapping[str, Tensor]) -> dict[int, 
     return {layer: value.contiguous() for layer, value in rotations.items() if value is not None}
 
 
+def _is_adapter(folder: Path) -> bool:
+    return (folder / ADAPTER_RECORD).is_file()
+
+
 def read_adapter_record(folder: Path) -> AdapterRecord:
     """Read `medalign.json`.
 
@@ -248,7 +253,9 @@ def read_adapter_record(folder: Path) -> AdapterRecord:
     if not is_file(path):
         if not folder.exists():
             raise InputError(f"{folder} is not a finished adapter: it does not exist; check its spelling")
-        raise InputError(f"{folder} is not a finished adapter: it has no {ADAPTER_RECORD}{unfinished_run(folder)}")
+        another = to_pass(folder, _is_adapter, f"pass a folder that has {ADAPTER_RECORD}")
+        advice = unfinished_run(folder) or f"; {another}"
+        raise InputError(f"{folder} is not a finished adapter: it has no {ADAPTER_RECORD}{advice}")
     values = read_object(path)
     version = values.get("version")
     if values.get("format") != ADAPTER_FORMAT or not isinstance(version, int) or version > ADAPTER_VERSION:

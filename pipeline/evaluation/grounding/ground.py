@@ -21,6 +21,7 @@ from ....student.folders.student_facts import StudentFacts
 from ....student.inputs.collation import Pixels, Sample
 from ....student.inspection.question_attention import question_attention
 from ....student.loading.student_loading import Student
+from ....suggestions import to_pass
 from ....teacher_cache.geometry.patch_grid import PatchGrid
 from ...data import saved_tables
 from ...data.annotations.region_questions import GroundedQuestions, coverage_of, grounded_questions
@@ -191,9 +192,10 @@ def read_grounding(folder: Path) -> pl.DataFrame:
         InputError: The folder has none.
     """
     if not (folder / FINDINGS_FILE).is_file():
+        near = to_pass(folder, lambda other: (other / FINDINGS_FILE).is_file())
         raise InputError(
             f"{folder} has no finished grounding run; create one with `medalign student ground --out "
-            f"{as_typed(folder)}`"
+            f"{as_typed(folder)}`" + (f", or {near}" if near else "")
         )
     path = folder / GROUNDING_FILE
     table = saved_tables.read(path, f"copy {folder} again, or run `medalign student ground` with another --out").rows

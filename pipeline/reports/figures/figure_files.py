@@ -18,6 +18,7 @@ from ....errors import InputError
 from ....progress import Progress
 from ....saved_records import parse_record
 from ....student.file_errors import is_file, reason, writing
+from ....suggestions import to_pass
 from ...data import saved_tables
 from .drawing import KINDS, draw
 from .figure import Figure
@@ -29,6 +30,7 @@ VERSION: Final = 1
 PAGE_FORMATS: Final[tuple[FigureFormat, ...]] = ("svg", "png")
 """The pictures that every report has."""
 _QUALITY: Final = 82
+_REPORTS: Final = "pass the --out of a command that writes a report"
 _REMEDY: Final = "run the command that wrote the report again"
 
 
@@ -56,6 +58,10 @@ class _Header(_Version):
 
 _VERSION: Final = TypeAdapter(_Version)
 _HEADER: Final = TypeAdapter(_Header)
+
+
+class NotAFigure(InputError):
+    """A table that is no figure of medalign."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +162,11 @@ def read_figure(path: Path) -> Figure:
     """
     saved = saved_tables.read(path, _REMEDY)
     if saved.header is None:
-        raise InputError(f"{path} is not a figure of medalign: its metadata has no header")
+        raise NotAFigure(f"{path} is not a figure of medalign: its metadata has no header")
     remedy = f"To repair it, {_REMEDY}"
     found = parse_record(_VERSION, saved.header, path, "header", remedy)
     if found.format != FORMAT:
-        raise InputError(f"{path} is not a figure of medalign: its format is {found.format!r}, not {FORMAT!r}")
+        raise NotAFigure(f"{path} is not a figure of medalign: its format is {found.format!r}, not {FORMAT!r}")
     if found.version > VERSION:
         raise InputError(_too_new(path, f"version {found.version}"))
     header = parse_record(_HEADER, saved.header, path, "header", remedy)
@@ -186,17 +192,32 @@ def figure_paths(folder: Path) -> list[Path]:
     Raises:
         InputError: There is none.
     """
-    if is_file(folder) or not folder.exists():
-        raise InputError(f"{folder} is not a folder: pass the --out of a command that writes a report")
+    if not is_file(folder) and not folder.exists():
+        raise InputError(f"{folder} does not exist: {_REPORTS}")
+    if is_file(folder):
+        raise InputError(f"{folder} is a file, not the folder of a report: {_report_to_pass(folder)}")
     inner = folder / FOLDER
     check_figure_folder(inner)
     paths = sorted((inner if inner.is_dir() else folder).glob("*.parquet"))
-    if not paths:
-        raise InputError(
-            f"{folder} has no figures (FIGURE.parquet, or figures/FIGURE.parquet): pass the --out of a command that "
-            "writes a report"
-        )
+    if not paths or not (inner.is_dir() or any(map(_may_be_figure, paths))):
+        advice = _report_to_pass(folder)
+        raise InputError(f"{folder} has no figures (FIGURE.parquet, or figures/FIGURE.parquet): {advice}")
     return paths
+
+
+def _report_to_pass(wrong: Path) -> str:
+    return to_pass(wrong, lambda folder: any((folder / FOLDER).glob("*.parquet")), _REPORTS)
+
+
+def _may_be_figure(path: Path) -> bool:
+    """Whether a table is a figure, which may be damaged or of a newer version."""
+    try:
+        read_figure(path)
+    except NotAFigure:
+        return False
+    except InputError:
+        return True
+    return True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -204,6 +225,7 @@ class DrawnFigures:
     """Pictures that were drawn again."""
 
     folder: Path
+    """The folder with the pictures, which is inside the folder of a report."""
     pictures: tuple[Path, ...]
 
     def summary(self) -> dict[str, object]:
@@ -222,7 +244,7 @@ def draw_again(folder: Path, progress: Progress, formats: Sequence[FigureFormat]
     for path in paths:
         pictures += _write_pictures(path.parent, path.stem, _drawn(path, formats))
         progress.advance()
-    return DrawnFigures(folder=folder, pictures=tuple(pictures))
+    return DrawnFigures(folder=paths[0].parent, pictures=tuple(pictures))
 
 
 def _drawn(path: Path, formats: Sequence[FigureFormat]) -> dict[FigureFormat, bytes]:

@@ -9,6 +9,7 @@ from ....errors import InputError, MedalignError, SettingsError
 from ....plain_text import as_typed, quoted_error
 from ....progress import Progress
 from ....student.file_errors import is_file, read_object, unfinished_run
+from ....suggestions import to_pass
 from ...align.align_student import ALIGN_SUMMARY_FILE
 from ...evaluation.comparison.claim import COMPARISON_FILE
 from ...evaluation.comparison.comparison_tables import TABLES_FILE
@@ -136,7 +137,8 @@ def demo_command(out: Path, seed: int) -> str:
 
 def _no_run(out: Path) -> str:
     if not out.is_dir():
-        return f"{out} is not a folder: pass the --out of {_RUNS}"
+        kind = "is not a folder" if out.exists() else "does not exist"
+        return f"{out} {kind}: {_run_to_pass(out)}"
     if is_file(out / _DEMO_FILE):
         seed = read_object(out / _DEMO_FILE).get("seed")
         command = demo_command(out, seed if isinstance(seed, int) else 0)
@@ -156,4 +158,8 @@ def _no_run(out: Path) -> str:
         return f"the inspection in {out} is not finished: run `medalign student inspect` again with another --out"
     if is_file(out / RUN_FILE):
         return f"the run in {out} is not finished: run its command again with --resume"
-    return f"{out} has no finished run of {_RUNS}: pass its --out"
+    return f"{out} has no finished run of {_RUNS}: {_run_to_pass(out, 'pass its --out')}"
+
+
+def _run_to_pass(wrong: Path, otherwise: str = f"pass the --out of {_RUNS}") -> str:
+    return to_pass(wrong, lambda folder: any((folder / name).is_file() for name in PAGES), otherwise)

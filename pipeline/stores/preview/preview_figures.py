@@ -9,6 +9,7 @@ import polars as pl
 from jaxtyping import Float
 from torch import Tensor
 
+from ....choices import Geometry
 from ....plain_text import counted
 from ....student.inputs.views import square_layout
 from ....teacher_cache.store import StoreHeader
@@ -23,6 +24,11 @@ from .row_collection import CollectedRows
 
 _DIGITS: Final = 8
 """Digits of an image hash in a title."""
+_SQUARE: Final[dict[Geometry, str]] = {
+    "pad": "The grid covers the padded square, so rows and columns of padding count too.",
+    "crop": "The grid covers only the square in the middle of the image.",
+}
+"""What the rows and columns of a cell count."""
 _PANEL_WIDTH: Final = 3.0
 """In inches; three of them are as wide as the page."""
 
@@ -78,7 +84,8 @@ def similarity_figure(rows: Sequence[DrawnRow], header: StoreHeader, patch: int 
         name="similarity",
         title=f"Similarity S from {chosen}",
         why="Cosines of one cell with all others: the same tissue should be bright. The cell is outlined, and named "
-        "above each picture by its row and column, counted from 0.",
+        f"above each picture by its row and column in the {header.grid} grid, counted from 0. "
+        f"{_SQUARE[header.geometry]}",
         value="cosine",
         cells=cells,
     )

@@ -9,6 +9,7 @@ from transformers import CONFIG_MAPPING, CLIPVisionConfig, LlavaConfig, PreTrain
 
 from ....errors import InputError
 from ....plain_text import as_typed
+from ....suggestions import to_pass
 from ...file_errors import is_file, read_object, unfinished_run
 from .original_format import Family
 
@@ -34,8 +35,14 @@ def read_config(folder: Path) -> dict[str, Any]:
             )
         if not folder.exists():
             raise InputError(f"{folder} is not a model folder: it does not exist; check its spelling")
-        raise InputError(f"{folder} is not a model folder: it has no config.json{unfinished_run(folder)}")
+        advice = unfinished_run(folder) or f"; {to_pass(folder, _is_student, 'pass a folder that has config.json')}"
+        raise InputError(f"{folder} is not a model folder: it has no config.json{advice}")
     return read_object(path)
+
+
+def _is_student(folder: Path) -> bool:
+    """Whether a folder looks like a model or an adapter, which most options for students accept too."""
+    return any((folder / name).is_file() for name in ("config.json", "medalign.json"))
 
 
 def check_supported(folder: Path, config: Mapping[str, Any]) -> None:

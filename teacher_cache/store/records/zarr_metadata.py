@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from ....choices import Profile
 from ....errors import StoreError
 from ....plain_text import as_typed, is_url
+from ....suggestions import to_pass
 from ..access.store_files import LocalFiles, StoreFiles
 from ..file_names import GROUP_FILE, INDEX_FILE, WIDE_FOLDER
 from ..filesystem.durable_files import make_folders, write_atomically
@@ -31,7 +32,9 @@ def read_header(files: StoreFiles | Path) -> StoreHeader:
     attributes = read_json(files, GROUP_FILE).get("attributes", {})
     header = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
     if not isinstance(header, dict):
-        raise StoreError(f"{files.location} is a Zarr group, but not a medalign teacher store: it has no header")
+        raise StoreError(
+            f"{files.location} is a Zarr group, but not a medalign teacher store: it has no header{_another(files)}"
+        )
     return parse_header(header, f"{files.location} ({GROUP_FILE})")
 
 
@@ -120,7 +123,7 @@ def read_json(files: StoreFiles, key: str) -> dict[str, Any]:
             raise DamagedStore(f"{key} of {files.location} is missing") from None
         packed = files.location.lower().endswith(".zip")
         unpack = f"`medalign store unpack {as_typed(files.location)} --out STORE.zarr`"
-        how = f"; {unpack} unpacks a packed store" if packed else ""
+        how = f"; {unpack} unpacks a packed store" if packed else _another(files)
         if not is_url(files.location) and not Path(files.location).exists():
             how = ", nor does this path: check its spelling, or whether a disk or folder is not mounted"
         raise StoreError(f"{files.location} is not a teacher store: {key} does not exist{how}") from None
@@ -129,6 +132,18 @@ def read_json(files: StoreFiles, key: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DamagedStore(f"{key} of {files.location} is not a JSON object")
     return value
+
+
+def _another(files: StoreFiles) -> str:
+    """Advice which folder to pass instead of a wrong one on this machine; empty for a URL."""
+    if is_url(files.location):
+        return ""
+    advice = to_pass(Path(files.location), _looks_like_store, f"pass a folder that has {GROUP_FILE} and {INDEX_FILE}")
+    return f"; {advice}"
+
+
+def _looks_like_store(folder: Path) -> bool:
+    return (folder / GROUP_FILE).is_file() and (folder / INDEX_FILE).is_file()
 
 
 def _create(header: StoreHeader) -> dict[str, bytes]:

@@ -87,6 +87,22 @@ def test_the_distance_to_the_teacher_is_a_kl_of_distributions(given, compared):
         assert compared.values["images"][0]["teacher"]["kl"]["base"][str(layer)] == pytest.approx(expected, abs=1e-5)
 
 
+def test_the_last_row_of_the_table_is_of_the_mean_map(given, compared):
+    E_a = open_store(given.folder / "s.zarr").for_image(given.images[0]).E_a.double().numpy()
+    student = loaded(given, adapter=given.folder / "adapter")
+    seen = student.attend(given.images[0], QUESTION, [1, LAYER])
+    attention = seen.maps.double().numpy().mean(axis=0)
+    p, t = attention / attention.sum(), E_a / E_a.sum()
+    expected = sum(t[cell] * np.log(t[cell] / p[cell]) for cell in range(9))
+    teacher = compared.values["images"][0]["teacher"]
+    assert teacher["kl_of_mean_map"]["adapter"] == pytest.approx(expected, abs=1e-5)
+    assert abs(expected - np.mean(list(teacher["kl"]["adapter"].values()))) > 1e-3  # that is another number
+    (row,) = [line.split("\u2502") for line in compared.printed.splitlines() if "mean map " in line]
+    assert float(row[3]) == pytest.approx(100 * seen.mean_share, rel=1e-3)  # layer, base, adapter
+    assert float(row[-2]) == pytest.approx(expected, rel=1e-3)
+    assert f"divergence from the teacher's (KL) is {expected:.3f} instead of" in compared.printed
+
+
 def test_the_figure_has_the_maps_on_their_cells(given, compared):
     figure = read_figure(compared.out / "figures" / "attention.parquet")
     panels = figure.table.rows(named=True)
@@ -105,6 +121,7 @@ def test_the_figure_has_the_maps_on_their_cells(given, compared):
         assert (view["rows"], view["columns"], view["box"]) == (3, 3, [0, -10, 40, 40])
         assert view["values"] == pytest.approx(values.tolist(), abs=1e-6)
     assert panels[3]["marked"] == list(seen.top_cells()[0].box)
+    assert "with the mean of 2 layers, a black and white outline marks the most attended cell" in figure.caption
     assert f"{100 * seen.mean_share:.3g} % on the image" in panels[3]["note"]
 
 

@@ -15,7 +15,8 @@ from medalign.pipeline.data.phantoms import ORGAN_LABELS
 from medalign.pipeline.demo.cell_targets import cell_targets
 from medalign.pipeline.demo.corpus import NO_PHRASE, SLOTS, draw_corpus
 from medalign.pipeline.demo.demo import ASSETS, DemoPlan, run_demo
-from medalign.pipeline.demo.demo_changes import about_similarity, measure_tables, verdict
+from medalign.pipeline.demo.demo_changes import about_similarity, measure_tables, verdict, whether_it_worked
+from medalign.pipeline.demo.demo_figures import _with_lesions
 from medalign.pipeline.demo.demo_page import demo_page
 from medalign.pipeline.demo.demo_results import MEASURES, SIMILARITY, Findings, _sentence
 from medalign.pipeline.demo.demo_table import show_demo
@@ -155,6 +156,7 @@ def test_the_report_has_the_numbers_of_the_demo(tiny_demo):
     report, _ = tiny_demo
     page = demo_page(report)
     table, changes = page.sections[1].tables
+    assert page.sections[1].text[0] == whether_it_worked(report)
     closed = next(row for row in table.rows if row[0] == "closed accuracy (strict)")
     assert [row[0] for row in changes.rows] == [row[0] for row in table.rows]
     assert closed[1:4] == [f"{arm.mean('closed'):.3f}" for arm in report.arms.values()]
@@ -198,6 +200,25 @@ def test_a_foreign_folder_is_left_alone(tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+def test_examples_of_attention_are_about_lesions():
+    questions = [
+        "What is this?",
+        "Is the lesion dark?",
+        "Where is the lesion?",
+        "How many lesions?",
+        "What is this?",
+        "Where?",
+    ]
+    images = ["a", "a", "a", "b", "c", "d"]
+    samples = [
+        SimpleNamespace(question=question, images=[SimpleNamespace(image_hash=image)])
+        for question, image in zip(questions, images, strict=True)
+    ]
+    mass = [0.1, 0.1, 0.1, 0.1, 0.1, float("nan")]  # the last image has no lesion
+    report = SimpleNamespace(arms={"LoRA": SimpleNamespace(values={"mass": mass})})
+    assert _with_lesions(report, samples) == [2, 3, 4]
+
+
 def changed(medalign=None, align=None):
     """A demo in which each of these measures is significantly better (1) or worse (-1) than with LoRA."""
 
@@ -239,6 +260,25 @@ def test_a_gain_that_another_score_pays_for_is_none(align, starts):
     assert lead.startswith(starts)
     assert state == ("good" if starts.startswith("Here") else "bad")
     assert "did not do all that they ask for" in lead
+
+
+@pytest.mark.parametrize(
+    ("medalign", "align", "answer"),
+    [
+        ({}, {}, "No: neither MEDALIGN nor align + LoRA answered better than LoRA."),
+        ({"closed": 1}, {"open": 1}, "Yes: MEDALIGN and align + LoRA answered better than LoRA."),
+        ({}, {"open": 1}, "Partly: align + LoRA answered better than LoRA; MEDALIGN did not."),
+        (
+            {"loss_vis": 1, "kl": 1},
+            {"open": 1},
+            "Partly: align + LoRA answered better than LoRA; MEDALIGN did not, "
+            "although its losses did what they ask for.",
+        ),
+        ({"closed": 1}, {"closed": 1, "open": -1}, "Partly: MEDALIGN answered better than LoRA; align + LoRA did not."),
+    ],
+)
+def test_whether_it_worked_is_answered_in_one_sentence(medalign, align, answer):
+    assert whether_it_worked(changed(medalign=medalign, align=align)) == answer
 
 
 @pytest.mark.parametrize(("agreement", "paragraphs"), [(0, 1), (-1, 1), (1, 0)])

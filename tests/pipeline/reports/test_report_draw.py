@@ -16,7 +16,10 @@ def test_draw_renews_the_pictures_of_a_report(tmp_path, capsys):
     before = picture.read_bytes()
     picture.write_bytes(b"old")
     assert COMMANDS.main(["report", "draw", str(tmp_path), "--json"], standalone_mode=False) in (0, None)
-    assert json.loads(capsys.readouterr().out) == {"folder": str(tmp_path), "pictures": ["curve.svg", "curve.png"]}
+    assert json.loads(capsys.readouterr().out) == {
+        "folder": str(tmp_path / "figures"),
+        "pictures": ["curve.svg", "curve.png"],
+    }
     assert picture.read_bytes() == before
 
 
@@ -38,9 +41,19 @@ def test_draw_says_what_a_folder_without_figures_lacks(tmp_path, capsys):
     assert COMMANDS.main(["report", "draw", str(tmp_path)], standalone_mode=False) == 3
     assert "has no figures" in capsys.readouterr().err
     (tmp_path / "file").write_text("x")
-    for name in ("file", "missing"):
+    for name, said in (("file", "is a file, not the folder of a report"), ("missing", "does not exist")):
         assert COMMANDS.main(["report", "draw", str(tmp_path / name)], standalone_mode=False) == 3
-        assert "is not a folder" in capsys.readouterr().err
+        assert said in capsys.readouterr().err
+
+
+def test_draw_names_the_report_near_a_wrong_path(tmp_path, capsys):
+    report, table = tmp_path / "report", tmp_path / "report" / "data" / "manifest.parquet"
+    write_figures(report / "figures", one_of_each()[:1])
+    table.parent.mkdir()
+    saved_tables.write(table, one_of_each()[0].table, {"format": "medalign-manifest", "version": 1})
+    for wrong in (table, table.parent, report / "figures" / "curve.png", tmp_path):
+        assert COMMANDS.main(["report", "draw", str(wrong)], standalone_mode=False) == 3
+        assert capsys.readouterr().err.endswith(f": pass {report}\n")
 
 
 def test_a_file_named_figures_is_bad_input(tmp_path, capsys):

@@ -213,6 +213,7 @@ def test_a_patch_outside_the_grid_is_refused(lab, patch):
 
 def test_the_similarity_is_that_of_the_chosen_cell(lab):
     figure = next(figure for figure in page_of(lab.store, patch="1,2", rows=2).figures if figure.name == "similarity")
+    assert "rows and columns of padding count too" in figure.caption
     store = open_store(lab.store)
     rows = list(read_rows(store, draw_positions(store, 2, 0), Silent()))
     for values, row in zip(figure.table["values"], rows, strict=True):
