@@ -113,12 +113,14 @@ def make_teacher(out: Path, sizes: AssetSizes, progress: Progress) -> MadeTeache
     )
 
 
-def make_student(out: Path, sizes: AssetSizes, progress: Progress) -> MadeStudent:
-    """Train the student base on phantoms without a shift, write it to `out`, and measure it."""
+def make_student(out: Path, sizes: AssetSizes, progress: Progress, *, both_looks: bool = False) -> MadeStudent:
+    """Train the student base on phantoms without a shift (or of both looks), write it to `out`, and measure it."""
     torch.set_num_threads(1)
-    usual = _draw(TRAINING_SERIES, sizes.usual, progress)
+    corpus = _draw(TRAINING_SERIES, sizes.usual, progress)
+    if both_looks:
+        corpus = joined(corpus, _draw(TRAINING_SERIES, sizes.shifted, progress, first=sizes.usual, shift=SHIFT))
     student = pretrain_student(
-        usual, tower_steps=sizes.tower_steps, steps=sizes.language_steps, seed=0, progress=progress
+        corpus, tower_steps=sizes.tower_steps, steps=sizes.language_steps, seed=0, progress=progress
     )
     for part in (student.model, student.tokenizer, student.processor):
         part.save_pretrained(out / "phantom-student")
