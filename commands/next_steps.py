@@ -8,10 +8,10 @@ _STEPS: Final = {
     "import": "`medalign teacher extract --teacher NAME --weights FILE --manifest {manifest} --out STORE.zarr`",
     "extract": "`medalign student train CONFIG.yaml --set data.store={store} --out ADAPTER`; "
     "`medalign config list` shows configurations",
-    "pack": "send the recipients both digests, claimed root sha256 and sha256, but not together with the file, so that "
-    "they can check what arrives",
-    "push": "send the recipients the root digest, claimed root sha256, but not from the same place, so that they can "
-    "check what they pull",
+    "pack": "send the recipients both digests, claimed root sha256 and sha256, separately from the file, so that they "
+    "can check what arrives",
+    "push": "send the recipients the root digest, claimed root sha256, by another way than the store, so that "
+    "they can check what they pull",
     "look": "`medalign teacher preview {store} --images FOLDER --out REPORT` to see what it holds, and whether its "
     "rows belong to your images",
     "receive": "`medalign store verify {store} --expect-root DIGEST` to recompute the root digest and compare it with "

@@ -116,7 +116,7 @@ class Verification:
         if problem.kind == "other root":
             return (
                 f"its {problem.what.removeprefix('the ')}: compare the digest with the one that the authors publish; "
-                "the SHA-256 of the ZIP is another number"
+                "the SHA-256 of the ZIP is a different value"
             )
         return (
             f"not signed with the key of --signed-by: {problem.what}. This needs no repair: ask the store's authors "
@@ -200,7 +200,7 @@ def advice(problems: Sequence[Problem], location: str) -> list[str]:
     if "other root" in kinds:
         told.append(
             "The root digest is not the expected one, either. Compare it with the one that the authors publish; the "
-            "SHA-256 of the ZIP is another number."
+            "SHA-256 of the ZIP is a different value."
         )
     if kinds & {"root", "signature", "other root"}:
         told.append(

@@ -170,6 +170,6 @@ def _about_single_rows(fit: FitVerdict, wrong: Sequence[WrongRow], visible: floa
         alarms = f"{100 * FALSE_ALARMS:.0f} % of sound samples have a false alarm"
         return f"{subject}, but those of other rows, or none ({alarms})."
     return (
-        "No single row fits another image of the sample far better than its own; two exchanged rows would be seen in "
-        f"{100 * visible:.0f} % of the pairs."
+        "No single row fits another image of the sample far better than its own; a swap of two rows would be detected "
+        f"in {100 * visible:.0f} % of the pairs."
     )
