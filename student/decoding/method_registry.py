@@ -132,8 +132,8 @@ def _load(entry: EntryPoint) -> Method:
         )
     if method.name != entry.name:
         raise SettingsError(
-            f"the decoding method of {package} has two names: the entry point is {entry.name!r}, but {entry.value}.name "
-            f"is {method.name!r}. Give both the same name, and install the package again"
+            f"the decoding method of {package} has two names: the entry point is {entry.name!r}, but "
+            f"{entry.value}.name is {method.name!r}. Give both the same name, and install the package again"
         )
     return method
 

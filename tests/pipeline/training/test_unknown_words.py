@@ -6,6 +6,7 @@ import pytest
 from labs import QUESTIONS, lab_settings, make_lab, write_config
 from medalign.cli import app
 from medalign.pipeline.demo.demo import ASSETS
+from medalign.pipeline.reports.switch import NO_REPORT
 from medalign.pipeline.runs.unknown_words import unknown_word_warning
 from medalign.pipeline.training.plan import plan_training
 from medalign.pipeline.training.settings import Settings
@@ -62,8 +63,9 @@ def printed(*arguments: object) -> str:
     return result.output
 
 
-def test_plan_training_and_evaluation_warn(tmp_path):
+def test_plan_training_and_evaluation_warn(tmp_path, monkeypatch):
     """The demo's student knows some words, but not `noise`, of which all answers of the lab consist."""
+    monkeypatch.setenv(NO_REPORT, "1")
     values = lab_settings(make_lab(tmp_path), max_steps=1, gradient_accumulation_steps=1)
     values["student"] = {"path": str(ASSETS / "phantom-student"), "template": "plain"}
     values["alignment"] |= {"alpha": 0.0, "beta": 0.0}
