@@ -174,7 +174,7 @@ def train(
         report = run_training(settings, out, progress, resume=resume)
         whole = not report.result.interrupted
         page = write_run_page(out, progress, again=not report.was_finished) if whole else {"report": None}
-    show_report("training", report, as_json, more=page)
+    show_report("training", report, as_json, report.table, more=page)
     if is_first_process() and not as_json:
         show_loss_curves(out)
     if report.was_finished and is_first_process():
@@ -340,7 +340,7 @@ def evaluate(
     if isinstance(report, PartReport):
         show_report("task", report, as_json)
         return
-    show_report("evaluation", report, as_json, more=page)
+    show_report("evaluation", report, as_json, report.table, more=page)
     if is_first_process() and not as_json:
         for line in report.example_lines():
             print(shown(line), file=sys.stderr)

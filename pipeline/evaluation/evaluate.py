@@ -128,6 +128,10 @@ class EvaluationReport:
             "warnings": list(self.warnings),
         }
 
+    def table(self) -> dict[str, Any]:
+        """The summary without the warnings, which are printed before it."""
+        return {name: value for name, value in self.summary().items() if name != "warnings"}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AskAnswers:

@@ -25,6 +25,7 @@ from ...saved_records import parse_record
 from ...student.file_errors import is_file, reading, writing
 from ...teacher_cache.store.file_names import LOCK_FILE
 from ..data import saved_tables
+from .run_differences import differences, differing_keys, method_changed
 from .run_record import check_file_conditions, read_run
 
 RUN_FILE = "run.json"
@@ -123,19 +124,20 @@ def open_run(
     run = {key: value for key, value in run.items() if key not in adopt} | {
         key: recorded[key] for key in adopt if key in recorded
     }
-    now = json.loads(json.dumps(run))
-    differing = [
-        f"  - {key}: recorded {recorded.get(key)!r}, now {now.get(key)!r}"
-        for key in sorted({*recorded, *now})
-        if recorded.get(key) != now.get(key)
-    ]
-    if differing:
-        listed = "\n".join(differing)
-        then = "Pass another --out."
-        if len(differing) == 1 and recorded.get("threads") != now.get("threads"):
-            then = "Omit --threads to use the recorded value, or pass another --out."
-        raise InputError(f"{out} contains {what} with other settings; it cannot be resumed:\n{listed}\n{then}")
+    if listed := differences(recorded, now := json.loads(json.dumps(run))):
+        lines = "".join(f"\n  - {line}" for line in listed)
+        then = _remedy(listed, differing_keys(recorded, now))
+        raise InputError(f"{out} contains {what} with other settings; it cannot be resumed:{lines}\n{then}")
     return run, False
+
+
+def _remedy(listed: Sequence[str], keys: Sequence[str]) -> str:
+    if keys == ["threads"]:
+        return "Omit --threads to use the recorded value, or pass another --out."
+    if method_changed(listed):
+        file = "the method's file" if len(listed) == 1 else "the method's file and the recorded values"
+        return f"Run the command again with another --out, or restore {file}."
+    return "Run the command again with another --out, or with the recorded values."
 
 
 @contextmanager

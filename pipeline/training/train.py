@@ -58,6 +58,11 @@ class TrainingReport:
     def summary(self) -> dict[str, object]:
         return {"adapter": str(self.out), **asdict(self.result), "plan": self.plan}
 
+    def table(self) -> dict[str, object]:
+        """The summary without what this call has printed as a warning."""
+        noted = set() if self.was_finished else {"unknown_words"}
+        return self.summary() | {"plan": {name: value for name, value in self.plan.items() if name not in noted}}
+
     def ending(self) -> str:
         """Explain why a finished run ended, and how to train longer."""
         result = self.result

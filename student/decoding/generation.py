@@ -73,7 +73,7 @@ def answer_batch(
 
     Raises:
         InputError: an image cannot be read, a question has no image but the method needs one, a prompt and its answer
-            are longer than the student's positions, or logits are not finite.
+            are longer than the student's positions, logits are not finite, or the method returns no token ids.
     """
     method = decoding.method
     without_image = [sample.question_id for sample in batch if not sample.images]
@@ -85,10 +85,32 @@ def answer_batch(
         )
     check_pixels(student.features, decoding)
     run = start_run(student, batch, decoding.max_new_tokens, pixels)
-    tokens = method.answer(run, decoding.settings)
+    tokens = check_tokens(method.answer(run, decoding.settings), len(batch), decoding)
     check_finite(run, decoding)
     forwards = run.cost.forwards.tolist()
     return [_answer(student, row, passes, decoding) for row, passes in zip(tokens, forwards, strict=True)]
+
+
+def check_tokens(found: Any, batch: int, decoding: Decoding) -> Int[Tensor, "batch length"]:
+    """Check what a decoding method returned, by its shape and type alone, which the GPU is not waited for.
+
+    Raises:
+        InputError: it is not a tensor of integers with one row for each of the `batch` questions.
+    """
+    if not isinstance(found, Tensor):
+        what = f"an object of type {type(found).__name__}"
+    elif found.ndim != 2 or len(found) != batch:
+        what = f"a tensor of shape {list(found.shape)}"
+    elif found.dtype == torch.bool or found.is_floating_point() or found.is_complex():
+        what = f"a tensor of type {str(found.dtype).removeprefix('torch.')}"
+    else:
+        return found
+    answer = decoding.method.answer
+    raise InputError(
+        f"the decoding method {decoding.name!r} returned {what}, but should return token ids: a tensor of integers of "
+        f"shape [{batch}, length], one row for each question of the batch. Correct the return value of "
+        f"`{answer.__name__}` in {answer.__module__} (docs/how-to/own-decoding.md)"
+    )
 
 
 def check_pixels(features: TeacherStore | None, decoding: Decoding) -> None:

@@ -63,7 +63,7 @@ def find_method(name: str) -> Method:
     """The method of this name. Only the package that adds it is loaded, so that a broken one affects no other method.
 
     Raises:
-        SettingsError: there is no such method, or its package cannot be loaded.
+        SettingsError: there is no such method, or its package cannot be loaded or gives the method another name.
     """
     if name in _METHODS:
         return _METHODS[name]
@@ -129,6 +129,11 @@ def _load(entry: EntryPoint) -> Method:
         raise SettingsError(
             f"the decoding method {entry.name!r} of {package}: {entry.value} is a {type(method).__name__}, but should "
             "be a medalign.student.decoding.Method"
+        )
+    if method.name != entry.name:
+        raise SettingsError(
+            f"the decoding method of {package} has two names: the entry point is {entry.name!r}, but "
+            f"{entry.value}.name is {method.name!r}. Give both the same name, and install the package again"
         )
     return method
 

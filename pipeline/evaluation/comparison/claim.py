@@ -10,6 +10,7 @@ from ....errors import InputError
 from ....plain_text import as_typed
 from ....student.file_errors import is_file, read_object, writing
 from ...runs.answer_log import claim_file
+from ...runs.run_differences import differences, differing_keys, method_changed
 from ...runs.run_record import check_threads
 
 COMPARISON_FILE = "comparison.json"
@@ -31,7 +32,7 @@ def claim(out: Path, identity: Mapping[str, Any], *, resume: bool, adopt: Sequen
 
     Raises:
         InputError: The folder is in use and `resume` is off, or contains something else; differences from another
-            comparison are listed with both values.
+            comparison are listed with both values, and what to restore.
     """
     path = out / COMPARISON_FILE
     if not is_file(path):
@@ -90,15 +91,33 @@ def _recorded(path: Path) -> dict[str, Any]:
 
 
 def _check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any], keys: set[str]) -> None:
-    now = json.loads(json.dumps(dict(now)))  # as it will be read
-    changed = [key for key in sorted(keys) if before.get(key) != now.get(key)]
-    if changed:
-        lines = "\n".join(f"  {key}: {_text(before, key)} before, {_text(now, key)} now" for key in changed)
+    now = json.loads(json.dumps({key: now[key] for key in keys if key in now}))  # as it will be read
+    before = {key: before[key] for key in keys if key in before}
+    if listed := differences(before, now):
+        lines = "".join(f"\n  {line}" for line in listed)
         raise InputError(
-            f"{path} belongs to a comparison with other answers:\n{lines}\nRestore them, or start a new comparison "
-            "with another --out."
+            f"{path} belongs to a comparison with other answers:{lines}\n"
+            f"Restore {_what(listed, differing_keys(before, now))}, or start a new comparison with another --out."
         )
 
 
-def _text(values: Mapping[str, Any], key: str) -> str:
-    return json.dumps(values[key]) if key in values else "not there"
+def _what(listed: Sequence[str], keys: Sequence[str]) -> str:
+    """What to restore, in words."""
+    found = dict.fromkeys(_source(key) for key in keys if any(_is_value(line, key) for line in listed))
+    return " and ".join([*(["the file of the decoding method"] if method_changed(listed) else []), *found])
+
+
+def _is_value(line: str, key: str) -> bool:
+    """Whether a difference is a value of this key, not the source of a method."""
+    return line.startswith(key) and not method_changed([line])
+
+
+def _source(key: str) -> str:
+    """Where a value of the identity comes from."""
+    if key == "medalign":
+        return "the recorded version of medalign"
+    if key.startswith("students."):
+        return "the students and adapters (or their settings in the comparison file)"
+    if key.startswith("data.") and not key.endswith(".max_new_tokens"):
+        return "the manifest (or the choice of its questions in the comparison file)"
+    return "these settings in the comparison file"

@@ -9,6 +9,7 @@ from ....errors import InputError
 from ....plain_text import counted
 from ....student.file_errors import is_file
 from ...runs.answer_log import RUN_FILE, LoggedAnswer
+from ...runs.run_differences import differences
 from ...runs.run_record import read_run
 from ..scoring import METRICS_FILE, read_answers
 from .cells import Cell, Plan
@@ -41,10 +42,11 @@ def check_cell(plan: Plan, cell: Cell, out: Path, identity: Mapping[str, Any]) -
     """
     folder = out / cell.folder
     run, expected = read_run(folder / RUN_FILE), expected_run(plan, cell, identity)
-    wrong = [key for key, value in expected.items() if run.get(key) != value]
-    if wrong:
-        listed = "; ".join(f"{key}: recorded {run.get(key)!r}, expected {expected[key]!r}" for key in wrong)
-        raise InputError(f"{folder} does not belong to the cell {cell}: {listed}. Remove it and continue with --resume")
+    listed = differences({key: run[key] for key in expected if key in run}, expected, "expected")
+    if listed:
+        raise InputError(
+            f"{folder} does not belong to the cell {cell}: {'; '.join(listed)}. Remove it and continue with --resume"
+        )
     return run
 
 

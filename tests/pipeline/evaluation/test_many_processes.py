@@ -228,7 +228,7 @@ def half(bench):
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"overrides": ("decode.temperature=1.2",)}, "decoding: recorded .*1.5.*, now .*1.2"),
+        ({"overrides": ("decode.temperature=1.2",)}, r"- decoding\.settings\.temperature: recorded 1\.5, now 1\.2\n"),
         ({"student": "adapters/medalign-0"}, "adapter_fingerprint: recorded"),
         ({"dtype": "float32"}, "dtype: recorded 'bfloat16', now 'float32'"),
         ({"keep_lora_apart": True}, "lora: recorded 'merged', now 'apart'"),

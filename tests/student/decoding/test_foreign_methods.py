@@ -64,6 +64,16 @@ def test_a_package_that_cannot_be_loaded_affects_only_its_method(package, source
     assert reason in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["soft", "vcd"])
+def test_an_entry_point_has_the_name_of_its_method(package, name):
+    package(own=SOURCE.format(factor=1).replace('"mine"', f'"{name}"'))
+    said = f"the entry point is 'mine', but own:METHOD.name is '{name}'"
+    with pytest.raises(SettingsError, match=said):
+        choose_decoding("mine", max_new_tokens=2)
+    assert said in describe_decodings()["mine"]["formula"]
+    assert choose_decoding("vcd", max_new_tokens=2).method.name == "vcd"
+
+
 def test_edited_code_is_another_method(package):
     codes = []
     for factor in (1, 1, 2):

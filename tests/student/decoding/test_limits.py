@@ -1,7 +1,9 @@
 """Questions that cannot be answered, and non-finite logits or scores, are reported with the question's id."""
 
 import math
-from dataclasses import fields
+import re
+from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from decoded import questions, tokens
 from medalign.errors import InputError, MedalignError, SettingsError
 from medalign.progress import Silent
 from medalign.student.adapters.adapter_folder import save_adapter
-from medalign.student.decoding import choose_decoding, decodings
+from medalign.student.decoding import choose_decoding, decodings, generation, method_registry
 from medalign.student.decoding.core.branch import Branch
 from medalign.student.decoding.generation import answer_batch, generate_answers
 from medalign.student.inspection.question_attention import question_attention
@@ -202,6 +204,44 @@ def test_scores_that_overflow_are_refused(student, samples):
     decoding = choose_decoding("vcd", {"alpha": 1e39}, max_new_tokens=3)
     with pytest.raises(InputError, match=r"scores are not finite \(vcd decoding, float32\), although the logits are"):
         answer_batch(student, samples[:2], decoding)
+
+
+@pytest.mark.parametrize(
+    ("returned", "named"),
+    [
+        ([[3, 4], [5, 6]], "an object of type list"),
+        (None, "an object of type NoneType"),
+        (torch.zeros(2, dtype=torch.long), r"a tensor of shape \[2\]"),
+        (torch.zeros(3, 4, dtype=torch.long), r"a tensor of shape \[3, 4\]"),
+        (torch.zeros(2, 4, 9), r"a tensor of shape \[2, 4, 9\]"),
+        (torch.zeros(2, 4), "a tensor of type float32"),
+        (torch.zeros(2, 4, dtype=torch.bool), "a tensor of type bool"),
+    ],
+)
+def test_what_a_method_returns_is_checked(student, samples, monkeypatch, returned, named):
+    def answer(run, settings):
+        return returned
+
+    monkeypatch.setitem(method_registry._METHODS, "mine", replace(GREEDY.method, name="mine", answer=answer))
+    expected = r"should return token ids: a tensor of integers of shape \[2, length\].*`answer` in .*test_limits"
+    with pytest.raises(InputError, match=f"method 'mine' returned {named}, but {expected}"):
+        answer_batch(student, samples[:2], replace(GREEDY, name="mine"))
+
+
+@pytest.mark.parametrize("dtype", [torch.long, torch.int32])
+def test_token_ids_of_any_integer_type_and_length_are_taken(student, samples, monkeypatch, dtype):
+    for length in (0, 3):
+        method = replace(GREEDY.method, name="mine", answer=lambda *_, n=length: torch.full((2, n), 5, dtype=dtype))
+        monkeypatch.setitem(method_registry._METHODS, "mine", method)
+        assert len(answer_batch(student, samples[:2], replace(GREEDY, name="mine"))) == 2
+
+
+def test_methods_are_called_in_one_place():
+    """Where their results are checked."""
+    root = Path(generation.__file__).parents[2]
+    places = [path for part in ("api", "pipeline", "student", "commands") for path in (root / part).rglob("*.py")
+              if re.search(r"method\.answer\(", path.read_text())]  # fmt: skip
+    assert places == [Path(generation.__file__)]
 
 
 @pytest.mark.parametrize("file", ["adapter_model.safetensors", "rotation.safetensors"])

@@ -201,10 +201,10 @@ def test_a_specification_that_changed_is_refused_with_both_values(bench, whole, 
     with pytest.raises(InputError) as caught:
         run_comparison(changed, whole.out, [], Silent(), device="cpu", resume=True)
     message = str(caught.value)
-    assert "data.noise.max_new_tokens: 3 before, 4 now" in message
-    assert "decodings.beam: not there before" in message
-    assert '"temperature": 1.5' in message
-    assert '"temperature": 1.2' in message
+    assert "data.noise.max_new_tokens: recorded 3, now 4" in message
+    assert "decodings.beam: recorded nothing, now a record of " in message
+    assert "decodings.warm.temperature: recorded 1.5, now 1.2\n" in message
+    assert "Restore these settings in the comparison file, or start" in message
     assert "decodings.greedy" not in message
     assert "students" not in message
 
@@ -212,7 +212,9 @@ def test_a_specification_that_changed_is_refused_with_both_values(bench, whole, 
 def test_an_adapter_that_was_trained_again_is_another_comparison(bench, whole, tmp_path):
     values = bench_values(bench)
     values["students"][0]["adapters"][1]["paths"].reverse()
-    with pytest.raises(InputError, match=r"students.tiny.adapters.MEDALIGN: .* before, .* now"):
+    with pytest.raises(
+        InputError, match=r"students.tiny.adapters.MEDALIGN: recorded .*, now .*(?s:.*)Restore the students"
+    ):
         run_comparison(bench_spec(bench, **values), whole.out, [], Silent(), device="cpu", resume=True)
 
 
@@ -253,7 +255,7 @@ def test_reanalysis_of_an_unfinished_or_other_comparison_is_refused(bench, whole
     out = tmp_path / "out"
     shutil.copytree(whole.out, out)
     fewer = bench_spec(bench, data=[bench_values(bench)["data"][0] | {"limit": 2}])
-    with pytest.raises(InputError, match=r"data.noise.questions: 6 before, 2 now"):
+    with pytest.raises(InputError, match=r"data.noise.questions: recorded 6, now 2(?s:.*)Restore the manifest"):
         reanalyze_comparison(fewer, out, [], Silent())
     (first, *_) = plan_comparison(bench_spec(bench)).cells
     (out / first.folder / "metrics.json").unlink()
@@ -344,7 +346,7 @@ def test_a_base_that_is_asked_in_another_way_is_another_comparison(bench, whole,
     shutil.copytree(whole.out, out)
     run_comparison(spec, out, [], Silent(), device="cpu", resume=True)
     (base / "generation_config.json").write_text('{"eos_token_id": [2, 9]}')
-    with pytest.raises(InputError, match=r'students.tiny.prompt: .*"end_tokens": \[2\].*"end_tokens": \[2, 9\]'):
+    with pytest.raises(InputError, match=r"students.tiny.prompt.end_tokens: recorded \[2\], now \[2, 9\]"):
         run_comparison(spec, out, [], Silent(), device="cpu", resume=True)
 
 
