@@ -18,7 +18,9 @@ _DRAW = "--split train=0.8,test=0.2"
 def split_columns(rows: Iterable[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
     """The columns in which every value that is not blank is a common split name, in any case."""
     rows = list(rows)
-    values = {name: {text(row.get(name)) for row in rows if not isinstance(row.get(name), list | dict)} for name in names}
+    values = {
+        name: {text(row.get(name)) for row in rows if not isinstance(row.get(name), list | dict)} for name in names
+    }
     return [name for name in names if _are_splits(values[name] - {None})]
 
 

@@ -265,7 +265,9 @@ def test_rows_without_a_split_column_are_noted_with_the_option_that_helps(folder
         {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}[suffix](path)
         return path
 
-    everything = f"lab.{suffix} has no split column (split, partition, subset), so all of its rows are in the split train"
+    everything = (
+        f"lab.{suffix} has no split column (split, partition, subset), so all of its rows are in the split train"
+    )
     plain = written("lab", site=["valid", "north", None])
     assert f"{everything}; for others, pass --split train=0.8,test=0.2" in imported(plain)[2]
     assert "no split column" not in imported(plain, split="test")[2]
