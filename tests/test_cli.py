@@ -424,7 +424,7 @@ def test_a_damaged_store(workspace, tmp_path):
 def test_an_output_that_exists_is_refused(workspace, tmp_path):
     assert "is not empty: pass another --out" in run("data", "phantom", "--out", workspace.folder, code=3).err
     existing = workspace.extract("--manifest", workspace.manifest, "--out", workspace.store, code=3).err
-    assert f"{workspace.store} exists: a store of phantom-tiny with 3 of 3 shards" in existing
+    assert f"{workspace.store} exists and is finished: a store of phantom-tiny with the grid 3x3." in existing
     told = workspace.train("--out", workspace.adapter, code=3).err
     assert "is not empty: it contains a finished run; pass another --out" in told
     (tmp_path / "file").touch()

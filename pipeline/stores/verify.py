@@ -17,7 +17,7 @@ from ...teacher_cache.store.filesystem.filesystem_errors import accessing
 from ...teacher_cache.store.format.header import StoreHeader
 from ...teacher_cache.store.reading.contents import read_contents
 from ...teacher_cache.store.reading.root_digest import NOT_UNDER_ROOT_1, version_note
-from ...teacher_cache.store.signatures.signature import SignatureCheck, damaged_signature, named_key
+from ...teacher_cache.store.signatures.signature import damaged_signature, named_key
 from ...teacher_cache.store.store_errors import FROM_SENDER, GET_IT_AGAIN
 from ...teacher_cache.store.store_problem import UNTRUSTED, Problem, RowComparison
 

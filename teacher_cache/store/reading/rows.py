@@ -144,8 +144,8 @@ def damage(location: str, what: str) -> DamagedStore:
     """The error for bytes of a finished store that differ from the committed ones, with the commands that help."""
     return DamagedStore(
         f"{what}. `medalign store verify {as_typed(location)}` lists all damage; "
-        f"`medalign store repair {as_typed(location)} --weights FILE --manifest MANIFEST` recomputes the damaged shards, "
-        f"{FROM_SENDER}"
+        f"`medalign store repair {as_typed(location)} --weights FILE --manifest MANIFEST` recomputes the damaged "
+        f"shards, {FROM_SENDER}"
     )
 
 

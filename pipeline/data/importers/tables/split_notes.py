@@ -39,8 +39,8 @@ def split_notes(
         return [_unread(file, name, source) for name in found[:1]]
     column = f"--column split={shlex.quote(found[0])}, whose values look like splits" if found else _DRAW
     return [
-        f"{file.path.name} has no split column ({', '.join(USUAL_NAMES['split'])}), so all of its rows are in the split "
-        f"{DEFAULT_SPLIT}; for others, pass {column}"
+        f"{file.path.name} has no split column ({', '.join(USUAL_NAMES['split'])}), so all of its rows are in the "
+        f"split {DEFAULT_SPLIT}; for others, pass {column}"
     ]
 
 
