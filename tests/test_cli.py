@@ -160,7 +160,7 @@ def test_there_are_the_commands_of_the_documentation():
 
 def test_both_stages_end_to_end(workspace):
     assert workspace.phantoms["images"] == IMAGES
-    assert workspace.extracted["images"] == IMAGES
+    assert (workspace.extracted["images"], workspace.extracted["grid"]) == (IMAGES, "3x3")
     assert workspace.extracted["failures"] == 0
     assert workspace.trained["steps"] == 2
     assert workspace.trained["final"].keys() >= {"loss_lm", "loss_vis", "loss_att", "eval_loss_lm"}
@@ -360,6 +360,7 @@ def test_a_store_that_lacks_a_training_image(workspace, tmp_path):
     assert f"error: 1 of {used} images have no row in {store} (teacher phantom-tiny, {IMAGES - 1} rows)" in told
     assert f"first: {lost[:12]}" in told
     assert f"`medalign store extend {store} --weights FILE --manifest MANIFEST`" in told
+    assert "re-encoded, resized or anonymized files are different images" in " ".join(told.split())
     assert not (tmp_path / "out").exists()
 
 
@@ -423,7 +424,7 @@ def test_a_damaged_store(workspace, tmp_path):
 def test_an_output_that_exists_is_refused(workspace, tmp_path):
     assert "is not empty: pass another --out" in run("data", "phantom", "--out", workspace.folder, code=3).err
     existing = workspace.extract("--manifest", workspace.manifest, "--out", workspace.store, code=3).err
-    assert f"{workspace.store} exists: a store of phantom-tiny with 3 of 3 shards" in existing
+    assert f"{workspace.store} exists and is finished: a store of phantom-tiny with the grid 3x3." in existing
     told = workspace.train("--out", workspace.adapter, code=3).err
     assert "is not empty: it contains a finished run; pass another --out" in told
     (tmp_path / "file").touch()

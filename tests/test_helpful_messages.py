@@ -41,7 +41,8 @@ def test_unpacking_a_damaged_file_says_whom_to_ask(store, tmp_path):
     (tmp_path / "flipped.zip").write_bytes(packed.replace(rows, rows[:-1] + bytes([rows[-1] ^ 1])))
     (tmp_path / "cut.zip").write_bytes(packed[:500])
     for name in ("flipped.zip", "cut.zip"):
-        told = as_one_line(run("store", "unpack", tmp_path / name, "--out", tmp_path / "x.zarr", code=3).stderr)
+        told = as_one_line(run("store", "unpack", tmp_path / name, "--out", tmp_path / "x.zarr", code=4).stderr)
+        assert f"error: the packed store {tmp_path / name} is damaged: " in told
         assert "Compare the SHA-256 of" in told
         assert "ask the sender to run `medalign store verify`" in told
         assert not (tmp_path / "x.zarr").exists()

@@ -29,6 +29,7 @@ class StoreReport:
         report = self.report
         return {
             "store": str(report.out),
+            "grid": report.grid,
             "images": report.images,
             "images_left_out_by_limit": self.found.left_out,
             "failures": len(report.failures),

@@ -17,14 +17,17 @@ from ...teacher_cache.store.filesystem.filesystem_errors import accessing
 from ...teacher_cache.store.format.header import StoreHeader
 from ...teacher_cache.store.reading.contents import read_contents
 from ...teacher_cache.store.reading.root_digest import NOT_UNDER_ROOT_1, version_note
-from ...teacher_cache.store.signatures.signature import SignatureCheck, damaged_signature, named_key
-from ...teacher_cache.store.store_errors import GET_IT_AGAIN
+from ...teacher_cache.store.signatures.signature import damaged_signature, named_key
+from ...teacher_cache.store.store_errors import FROM_SENDER, GET_IT_AGAIN
 from ...teacher_cache.store.store_problem import UNTRUSTED, Problem, RowComparison
 
 _IS_DIGEST = re.compile(r"[0-9a-f]{64}").fullmatch
 
 SHOWN = 50
 """Number of problems that a message lists."""
+
+_BESIDE_CONTENTS = ("derived", "leftover", "stranger")
+"""Kinds of problems of files that the root digest does not cover."""
 
 QUICK = "sizes and small files only"
 """What a quick check finds undamaged."""
@@ -64,7 +67,7 @@ class Verification:
             "format_version": report.header.format_version,
             "fingerprint": report.header.fingerprint,
             **self._root(),
-            "signed_by": _signer(report.signature, report.location, quick=report.quick),
+            "signed_by": _signer(report, damaged=self._damage()),
             **({"sample": _sample_summary(self.sample)} if self.sample else {}),
             "problems": [asdict(problem) for problem in report.problems],
         }
@@ -213,7 +216,7 @@ def advice(problems: Sequence[Problem], location: str) -> list[str]:
     if "shard" in kinds:
         told.append(
             f"`medalign store repair {as_typed(location)} --weights FILE --manifest MANIFEST` recomputes damaged "
-            "shards and restores the rest."
+            f"shards and restores the rest, {FROM_SENDER}."
         )
     elif "record" in kinds:
         told.append(f"`medalign store repair {as_typed(location)}` restores this from the undamaged rest of the store.")
@@ -226,12 +229,28 @@ def advice(problems: Sequence[Problem], location: str) -> list[str]:
     return told
 
 
-def _signer(signature: SignatureCheck, location: str, *, quick: bool) -> str | None:
+def _signer(report: VerifyReport, *, damaged: bool) -> str | None:
+    """Who signed a store; "verified" only if its contents have the signed root digest."""
+    signature = report.signature
     if signature.key is None:
         return None
-    if signature.trusted:
-        return f"{signature.key}, {'verified for the claimed root digest' if quick else 'verified'}"
-    return f"{signature.key}, another key" if signature.untrusted else _unverified(signature.key, location)
+    if signature.untrusted:
+        return f"{signature.key}, another key"
+    if not signature.trusted:
+        return _unverified(signature.key, report.location)
+    if not damaged and report.finished and not report.quick:
+        return f"{signature.key}, verified"
+    root = "the claimed root digest" if signature.compared else "the root digest that it states"
+    return f"{signature.key}, a signature that is valid for {root}, but {_unproven(report, damaged)}"
+
+
+def _unproven(report: VerifyReport, damaged: bool) -> str:
+    """Why a valid signature does not vouch for the contents of a store."""
+    if any(problem.kind not in (*UNTRUSTED, *_BESIDE_CONTENTS) for problem in report.problems):
+        return "the contents do not match it"
+    if damaged:
+        return "the store is damaged"
+    return "not every byte was compared with it" if report.finished else "the store is unfinished"
 
 
 def _unverified(key: str | None, location: str) -> str:

@@ -202,6 +202,7 @@ def _nothing_to_do(
     outcome = finished_outcome(store)
     return ExtractionReport(
         out=store,
+        grid=str(read_header(store).grid),
         images=0,
         failures=outcome.failures,
         unreadable=outcome.unreadable,

@@ -22,6 +22,8 @@ class ExtractionReport:
     """Result of a stage-one run."""
 
     out: Path
+    grid: str
+    """The patch grid of the store's rows, such as `24x24`."""
     images: int
     """Distinct images in the shards assigned to this run."""
     failures: tuple[FailedImage, ...]

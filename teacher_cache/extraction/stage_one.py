@@ -162,6 +162,7 @@ class StoreRun:
         outcome = task_outcome(self._out, assigned) if task else finished_outcome(self._out)
         return ExtractionReport(
             out=self._out,
+            grid=str(writer.header.grid),
             images=sum(len(writer.header.shard_range(shard)) for shard in assigned),
             failures=outcome.failures,
             unreadable=outcome.unreadable,

@@ -23,7 +23,7 @@ from ..store.file_names import MANIFEST_FILE
 from ..store.filesystem.disk_space import require_space
 from ..store.filesystem.durable_files import folder_mode, make_folders, new_file, open_to_all, write_atomically
 from ..store.records.digest_list import parse_manifest
-from ..store.store_errors import TargetInUse
+from ..store.store_errors import DamagedStore, TargetInUse
 from .listed_files import check_names, wrong_digest
 
 _LARGEST_MANIFEST: Final = 16 << 20
@@ -34,8 +34,14 @@ _LARGEST_LIST: Final = 16 << 20
 """Maximum size in bytes of the member list at the end of a ZIP, which is read at once: some 100,000 members."""
 
 
+_FIRST_MEMBER: Final = b"E_a/"
+"""How the name of the first member of a packed store begins: members are sorted, and every store has E_a."""
+_LOCAL_HEADER: Final = 30
+"""Bytes before the name of the first member (APPNOTE 4.3.7)."""
+
+
 class NotPacked(InputError):
-    """A file is not what `pack` writes: another file, or damaged."""
+    """A file is not what `pack` writes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +64,7 @@ def unpack(file: Path, out: Path, *, progress: Progress) -> UnpackReport:
         InputError: `file` is missing or a folder.
         NotPacked: `file` is not a ZIP, or contains what `pack` never writes (links, compression, other
             names).
+        DamagedStore: `file` begins or is listed as a packed store, but its bytes have changed or are missing.
         StoreError: a digest is wrong, the content is not a finished store, `out` exists, or its disk is too full.
     """
     if file.is_dir():
@@ -98,10 +105,17 @@ def _open_archive(file: Path) -> Iterator[zipfile.ZipFile]:
     except FileNotFoundError as error:
         raise InputError(f"{file} does not exist") from error
     with _BoundedReads(opened.detach()) as bounded:
-        with _damaged_zip(file):
+        with _damaged_zip(file, is_packed=_begins_as_packed(bounded)):
             archive = zipfile.ZipFile(bounded)
         with archive:
             yield archive
+
+
+def _begins_as_packed(file: io.BufferedReader) -> bool:
+    """Whether the first member of a ZIP, whose list of members may be missing, is one of a packed store."""
+    begin = file.read(_LOCAL_HEADER + len(_FIRST_MEMBER))
+    file.seek(0)
+    return begin.startswith(b"PK\x03\x04") and begin.endswith(_FIRST_MEMBER)
 
 
 class _BoundedReads(io.BufferedReader):
@@ -116,13 +130,20 @@ class _BoundedReads(io.BufferedReader):
 
 
 @contextmanager
-def _damaged_zip(file: Path) -> Iterator[None]:
-    """Turn any exception that zipfile raises for a damaged ZIP into InputError; it has no common class for them."""
+def _damaged_zip(file: Path, *, is_packed: bool = True) -> Iterator[None]:
+    """Turn any exception that zipfile raises for a damaged ZIP into ours; it has no common class for them.
+
+    Raises:
+        DamagedStore: `file` is known to be a packed store.
+        NotPacked: It may be any file.
+    """
     try:
         yield
     except (MedalignError, MemoryError):
         raise
     except Exception as error:
+        if is_packed:
+            raise DamagedStore(f"the packed store {file} is damaged: {quoted_error(error)}") from error
         raise NotPacked(f"{file} is not a packed store: {quoted_error(error)}") from error
 
 

@@ -18,6 +18,12 @@ class AlteredStore(StoreError):
 GET_IT_AGAIN = "get the store again from its creators, and compare its root digest with the one that they publish"
 """The advice if only the creators of a store know its correct content."""
 
+FROM_SENDER = "or get it again from whoever sent it"
+"""The advice beside a repair that needs the teacher's weights, which a receiver of the store does not have."""
+
+OTHER_IMAGES = "re-encoded, resized or anonymized files are different images"
+"""Why a store may have no row for an image that somebody takes for one of its images."""
+
 
 class Obstacle(StoreError):
     """Something that the user has to fix keeps the store from being read; it says nothing about damage."""

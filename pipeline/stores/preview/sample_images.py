@@ -12,6 +12,7 @@ from ....progress import Progress
 from ....teacher_cache.images import UnreadableImage, read_expected_image
 from ....teacher_cache.store import HashKey, TeacherStore
 from ....teacher_cache.store.format.keyed_hashes import naming
+from ....teacher_cache.store.store_errors import OTHER_IMAGES
 from ....teacher_cache.workers.prefetch import ImageSource
 from ...data.image_hashing import is_absent
 from ...extraction.image_sources import ImageRequest, listed_sources
@@ -109,7 +110,7 @@ def find_images(store: TeacherStore, request: ImageRequest, progress: Progress) 
         given = request.manifest if request.images is None else request.images
         raise InputError(
             f"none of the {counted(len(sources), 'image')} in {given} has a row in {store.location} "
-            f"({counted(len(store), 'row')}): re-encoded, resized or anonymized files are different images. Pass the "
+            f"({counted(len(store), 'row')}): {OTHER_IMAGES}. Pass the "
             f"images that the store was made from; `medalign store info {as_typed(store.location)}` shows its title"
         )
     present = {position: source for position, source in found.items() if not is_absent(source.path)}

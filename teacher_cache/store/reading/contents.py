@@ -15,7 +15,7 @@ from ..format.header import StoreHeader, same_json
 from ..records.index import HashColumn, ShardEntry, hash_column, read_columns, read_summary
 from ..records.ledger import committed_shards
 from ..records.zarr_metadata import check_arrays, parse_header, read_header
-from ..store_errors import DamagedStore, Obstacle, UnfinishedStore
+from ..store_errors import FROM_SENDER, DamagedStore, Obstacle, UnfinishedStore
 from .rows import damage
 
 
@@ -135,7 +135,7 @@ def _unfinished(files: StoreFiles, header: StoreHeader) -> str:
         return (
             f"{files.location} was finished once but has no {MANIFEST_FILE} now: an extension, a repair or another "
             "change was interrupted. Run that command again, or complete the store with `medalign store repair "
-            f"{as_typed(files.location)} --weights FILE --manifest MANIFEST`"
+            f"{as_typed(files.location)} --weights FILE --manifest MANIFEST`, {FROM_SENDER}"
         )
     done = len(committed_shards(files.path))
     return (

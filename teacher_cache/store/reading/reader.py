@@ -23,7 +23,7 @@ from ..format.keyed_hashes import HashKey, read_key, require_key
 from ..format.profiles import decode, has_patches, similarity
 from ..records.index import HashColumn, hash_column, is_digest, read_columns, read_summary
 from ..records.zarr_metadata import read_header
-from ..store_errors import DamagedStore, MissingTeacherRow
+from ..store_errors import OTHER_IMAGES, DamagedStore, MissingTeacherRow
 from .contents import StoreContents, read_contents
 from .root_digest import index_root
 from .rows import RowReader, StoredRow, damage, row_values
@@ -349,7 +349,7 @@ class TeacherStore(_Rows):
                 f"{subject}; first: {first[:12]}, which failed during extraction: {failure[1]}. Replace that file, "
                 f"import the data set again and add it with {add}, or remove the image from the manifest"
             )
-        return MissingTeacherRow(f"{subject}; first: {first[:12]}. Add them with {add}")
+        return MissingTeacherRow(f"{subject}; first: {first[:12]}. Add them with {add}; {OTHER_IMAGES}")
 
     def _has_changed(self) -> bool:
         """Whether the header or index has changed since the store was opened; False if they cannot be read."""

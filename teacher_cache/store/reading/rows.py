@@ -17,7 +17,7 @@ from ..format.header import ABSENT, StoreHeader
 from ..format.profiles import ArraySpec
 from ..format.shard_file import checked, index_bytes, parse_index, row_checksum
 from ..records.index import ShardEntry
-from ..store_errors import DamagedStore
+from ..store_errors import FROM_SENDER, DamagedStore
 
 
 class StoredRow(NamedTuple):
@@ -144,7 +144,8 @@ def damage(location: str, what: str) -> DamagedStore:
     """The error for bytes of a finished store that differ from the committed ones, with the commands that help."""
     return DamagedStore(
         f"{what}. `medalign store verify {as_typed(location)}` lists all damage; "
-        f"`medalign store repair {as_typed(location)} --weights FILE --manifest MANIFEST` recomputes the damaged shards"
+        f"`medalign store repair {as_typed(location)} --weights FILE --manifest MANIFEST` recomputes the damaged "
+        f"shards, {FROM_SENDER}"
     )
 
 

@@ -52,6 +52,8 @@ class SignatureCheck:
     """What is wrong with the signature, regardless of the key."""
     contradicts: bool = False
     """Whether the key signed a different state of the store."""
+    compared: bool = False
+    """Whether the root digest that it states was compared with that of header, index and ledger."""
     untrusted: str = ""
     """Why the caller's key does not verify the signature; empty if it does, or if no key was given."""
 
@@ -122,6 +124,7 @@ def check_signature(
         trusted=signer == key and made and not differences,
         problems=(*problems, *differences),
         contradicts=made and bool(differences),
+        compared=root_sha256 is not None,
         untrusted=other,
     )
 

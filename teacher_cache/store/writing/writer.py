@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ....atomic import new_folder, sync_folder
 from ....choices import Profile
 from ....errors import StoreError
+from ....plain_text import as_typed
 from ..access.store_files import LocalFiles
 from ..file_names import LEDGER_FOLDER, MANIFEST_FILE
 from ..filesystem.durable_files import folder_mode, make_folders, remove_leftovers
@@ -223,6 +224,11 @@ def _exists(path: Path) -> str:
         header = read_header(path)
     except StoreError:
         return f"{path} exists and is not a teacher store: choose another --out"
+    if (path / MANIFEST_FILE).is_file():
+        return (
+            f"{path} exists and is finished: a store of {header.teacher} with the grid {header.grid}. Another grid or "
+            f"other settings need another --out; `medalign store extend {as_typed(path)}` adds images"
+        )
     done = len(ledger.committed_shards(path))
     return (
         f"{path} exists: a store of {header.teacher} with {done} of {header.shards} shards. "

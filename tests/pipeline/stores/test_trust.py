@@ -85,6 +85,28 @@ def test_a_signature_is_unverified_until_the_key_is_given(lab, tmp_path):
     assert "needs no repair" in told
 
 
+def test_a_valid_signature_is_not_called_verified_unless_every_byte_matches_it(copy, lab):
+    def signer(*options, code=0):
+        return report("verify", copy, "--signed-by", lab.public, *options, code=code)["signed_by"]
+
+    valid = f"{lab.by}, a signature that is valid for the claimed root digest, but "
+    assert signer("--quick") == f"{valid}not every byte was compared with it"
+    (copy / "notes.txt").write_text("mine")
+    assert signer(code=4) == f"{valid}the store is damaged"
+    shard = copy / "E_a" / "c" / "0" / "0"
+    shard.write_bytes(bytes(shard.stat().st_size))
+    assert signer(code=4) == f"{valid}the contents do not match it"
+    shard.unlink()
+    assert signer("--quick", code=4) == f"{valid}the contents do not match it"
+    (copy / "notes.txt").unlink()
+    shutil.copy(lab.store / "E_a" / "c" / "0" / "0", shard)
+    assert signer() == f"{lab.by}, verified"
+    for name in ("index.parquet", "ledger/000000.json"):
+        (copy / name).unlink()
+    stated = valid.replace("claimed root digest", "root digest that it states")
+    assert signer(code=4) == f"{stated}the contents do not match it"
+
+
 @pytest.mark.parametrize("width", ["40", "80", "200"])
 def test_digests_are_printed_whole_whatever_the_width(lab, monkeypatch, width):
     monkeypatch.setenv("COLUMNS", width)

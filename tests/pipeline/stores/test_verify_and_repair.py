@@ -78,6 +78,7 @@ def test_damage_is_shown_with_the_command_that_repairs_it(lab, copy):
     assert f"error: {copy} is damaged, 2 problems:" in result.err
     assert f"{SHARD}, row 3: the crc32c of the chunk does not match its bytes" in result.err
     assert f"`medalign store repair {copy} --weights FILE --manifest MANIFEST`" in result.err
+    assert "or get it again from whoever sent it" in " ".join(result.err.split())
     assert "move them out of the store yourself" in result.err
 
 

@@ -207,9 +207,15 @@ def test_repeated_members_and_other_files_are_not_unpacked(store, tmp_path):
     (tmp_path / "text.zip").write_text("not a zip")
     data = (tmp_path / "good.zip").read_bytes()
     (tmp_path / "short.zip").write_bytes(data[: len(data) // 2])
-    for name in ("text.zip", "short.zip"):
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("slides.xml", b"E_a/" * 99)
+    other = (tmp_path / "other.zip").read_bytes()
+    (tmp_path / "other.zip").write_bytes(other[: len(other) // 2])
+    for name in ("text.zip", "other.zip"):
         with pytest.raises(InputError, match="is not a packed store"):
             unpack(tmp_path / name, tmp_path / "out.zarr", progress=QUIET)
+    with pytest.raises(DamagedStore, match=r"the packed store .*short\.zip is damaged: File is not a zip file"):
+        unpack(tmp_path / "short.zip", tmp_path / "out.zarr", progress=QUIET)
     with pytest.raises(InputError, match="does not exist"):
         unpack(tmp_path / "absent.zip", tmp_path / "out.zarr", progress=QUIET)
     assert not (tmp_path / "out.zarr").exists()

@@ -290,6 +290,6 @@ def test_a_packed_store_with_a_name_that_is_not_utf8_is_rejected(tmp_path, mark,
     data[at + flags + 1] |= 0x08
     data[at + name] = 0xFF
     (tmp_path / "s.zip").write_bytes(data)
-    with pytest.raises(InputError, match="is not a packed store"):
+    with pytest.raises(DamagedStore, match=r"the packed store .* is damaged"):
         unpack(tmp_path / "s.zip", tmp_path / "out.zarr", progress=Silent())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s.zarr", "s.zip"]

@@ -137,6 +137,7 @@ def test_unknown_and_failed_images_raise_with_advice(whole):
     message = str(unknown.value)
     assert f"2 of 3 images have no row in {whole} (teacher random, 8 rows); first: cccccccccccc." in message
     assert f"medalign store extend {whole}" in message
+    assert "re-encoded, resized or anonymized files are different images" in message
     with pytest.raises(MissingTeacherRow, match="failed during extraction: no image"):
         store[name_of(4)]
     assert store.failures == {name_of(4): "no image"}
@@ -207,7 +208,9 @@ def test_other_folders_are_rejected_with_a_specific_error(tmp_path, copy):
 def test_unfinished_stores_report_their_progress(copy):
     (copy / "manifest-sha256.txt").unlink()
     (copy / "ledger" / "000002.json").unlink()
-    with pytest.raises(UnfinishedStore, match=r"was finished once but has no manifest.* `medalign store repair"):
+    with pytest.raises(
+        UnfinishedStore, match=r"was finished once but has no manifest.* `medalign store repair.*or get it again from"
+    ):
         open_store(copy)
     write_plan(copy, read_header(copy), [name_of(image) for image in range(9)])  # as before it was finished
     with pytest.raises(UnfinishedStore, match=r"is unfinished: 2 of 3 shards are committed\. .* --resume"):
@@ -235,6 +238,8 @@ def test_a_swapped_shard_is_not_read_as_other_rows(copy):
     one.write_bytes(second)
     two.write_bytes(first)
     store = open_store(copy)
-    with pytest.raises(DamagedStore, match=r"row 0 of .* contains the bytes of another row.*medalign store repair"):
+    with pytest.raises(
+        DamagedStore, match=r"row 0 of .* contains the bytes of another row.*store repair.*or get it again from"
+    ):
         store[name_of(0)]
     assert store[name_of(5)].E_v.isfinite().all(), "shard 1 is untouched"

@@ -19,12 +19,12 @@ from ..records import no_record, read_objects, read_table, read_text, text
 from .answer_options import Options, read_options
 from .columns import NO_COLUMNS, TableColumns, letter_of, pick_columns
 from .notations import UnclearText, UnclearValue, parse_structure, starts_with_quoted_item
+from .split_notes import DEFAULT_SPLIT, split_notes
 from .table_files import TableFile, table_files
 
 IMAGE_TOKEN = "<image>"
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 """Separators of CSV files; spreadsheets write semicolons in locales with decimal commas."""
-_DEFAULT_SPLIT = "train"
 
 
 def import_table(src: Path, options: ImportOptions, progress: Progress) -> Manifest:
@@ -100,6 +100,8 @@ def _read_file(
             f"--split {given}: {file.path} has its own split in the column {columns.roles['split']}. Omit --split to "
             "use it, or rename or remove the column"
         )
+    for note in split_notes(file, rows, columns, options):
+        progress.note(note)
     asked, problems, inferred = [], [], 0
     for number, (place, row) in enumerate(rows, start=first):
         values = _checked_values(row, columns)
@@ -241,7 +243,7 @@ def _asked(
         answer=answer,
         answer_type=answer_type(values["answer_type"], answer, choices),
         options=choices,
-        split=options.split or values["split"] or file.split or _DEFAULT_SPLIT,
+        split=options.split or values["split"] or file.split or DEFAULT_SPLIT,
         data_use=options.data_use or data_use,
         question_type=values["question_type"],
         modality=values["modality"],

@@ -255,6 +255,35 @@ def test_parquet_with_images_of_any_kind(folder):
     assert not (folder / "none").exists()
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
+def test_rows_without_a_split_column_are_noted_with_the_option_that_helps(folder, suffix):
+    rows = {"question": ["a?", "b?", "c?"], "answer": ["x"] * 3, "image": ["a.png", "b.png", "a.png"]}
+
+    def written(name, **more):
+        path = folder / f"{name}.{suffix}"
+        frame = pl.DataFrame(rows | more)
+        {"csv": frame.write_csv, "jsonl": frame.write_ndjson, "parquet": frame.write_parquet}[suffix](path)
+        return path
+
+    everything = (
+        f"lab.{suffix} has no split column (split, partition, subset), so all of its rows are in the split train"
+    )
+    plain = written("lab", site=["valid", "north", None])
+    assert f"{everything}; for others, pass --split train=0.8,test=0.2" in imported(plain)[2]
+    assert "no split column" not in imported(plain, split="test")[2]
+    fold = {"The Fold": ["TRAIN", "Dev", None]}
+    assert f"{everything}; for others, pass --column split='The Fold'" in imported(written("lab", **fold))[2]
+    unread = f"the column The Fold of {{}}.{suffix} looks like a split and is not used, because "
+    for options in ({"split": "test"}, {"drawn_split": "train=0.8,test=0.2"}):
+        stated = f"{unread.format('lab')}of --split {next(iter(options.values()))}: omit it and pass --column split="
+        assert stated in imported(written("lab", **fold), **options)[2]
+    assert f"{unread.format('test')}the path says test: to use it, pass" in imported(written("test", **fold))[2]
+    assert "path says" not in imported(written("test"))[2]
+    read = imported(written("lab", Split=["train", "test", "test"], **fold))[2]
+    assert "no split column" not in read
+    assert "looks like" not in read
+
+
 def names_of_images(row):
     return [row["image"], *(image["image"] for image in row["more_images"])]
 
