@@ -59,7 +59,7 @@ def place(cell: AttendedCell, record: ImageAttention) -> str:
 
 
 def image_title(report: AttendReport, number: int) -> str:
-    """How an image is called in figures, which are passed on alone: its number, as files may be named after patients."""
+    """The name of an image in figures: its number, because names of files may identify patients."""
     return "image" if len(report.images) == 1 else f"image {number + 1}"
 
 

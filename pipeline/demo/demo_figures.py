@@ -69,7 +69,10 @@ def losses_figure(report: DemoReport) -> Figure:
     return lines(
         name="losses",
         title="Training",
-        caption="Loss terms on training batches. Without alignment, L_vis and L_att are not computed.",
+        caption="Loss terms on training batches, from the first to the last step of training: "
+        f"{'; '.join(ends)}. They compare an arm with itself, on images that it trains on; the numbers at the top of "
+        f"the page compare {report.findings.baseline} with the others on test images after training. Without "
+        "alignment, L_vis and L_att are not computed.",
         alt=f"From the first to the last logged step: {'; '.join(ends)}.",
         points=pl.DataFrame(rows, schema={"panel": pl.String, "series": pl.String, "x": pl.Int64, "y": pl.Float64}),
         x_label="step",
