@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from ...plain_text import signed_text
 from ..evaluation.statistics import Difference
 from ..reports.page import State, Table
 from .demo import DemoReport
@@ -107,7 +108,7 @@ def measure_tables(report: DemoReport) -> list[Table]:
 
 
 def _interval(gap: Difference) -> str:
-    return f"{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
+    return f"{signed_text(gap.mean, 3)} [{signed_text(gap.low, 3)}, {signed_text(gap.high, 3)}]"
 
 
 def _word(report: DemoReport, title: str, measure: Measure) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 from torch import Tensor
 
+from ...plain_text import signed_text
 from ...student.inputs.collation import Sample
 from ...student.inputs.views import square_layout
 from ...teacher_cache.geometry.patch_grid import PatchGrid
@@ -41,7 +42,8 @@ def measures_figure(report: DemoReport) -> Figure:
                 | {"value": sign * gap.mean / scale * 100, "low": low, "high": high}
             )
     words = "; ".join(
-        f"{row['group']}, {row['series']}: {row['value']:+.0f} % [{row['low']:+.0f}, {row['high']:+.0f}]"
+        f"{row['group']}, {row['series']}: {signed_text(row['value'], 0)} % "
+        f"[{signed_text(row['low'], 0)}, {signed_text(row['high'], 0)}]"
         for row in rows
     )
     return bars(

@@ -4,12 +4,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from medalign.pipeline.evaluation.statistics import Difference
 from medalign.pipeline.inspection.inspection_page import _lead, _state
+from medalign.pipeline.inspection.number_text import change_text, percent, percent_interval
 from medalign.pipeline.inspection.probes.lost_shares import lost_places, stage_losses
 from medalign.pipeline.inspection.probes.probe_figures import verdict_table
 from medalign.pipeline.inspection.probes.probe_tasks import ProbeFamily, ProbeTask
 from medalign.pipeline.inspection.probes.stage_scores import StageScores
 from medalign.pipeline.inspection.probes.verdict import judge
+from medalign.pipeline.reports.runs.wording import points, span
+from medalign.plain_text import signed_text
 
 STAGES = ("pixels", "teacher", "tower", "projector", "layer 1", "layer 2", "layer 3")
 EACH = 20
@@ -132,3 +136,11 @@ def test_every_arm_is_uncertain_by_its_own_resamples():
     assert _state(tokens) == "bad"
     del verdicts["base", "regions"]
     assert _state(tokens) == "neutral"  # not good: most resamples name a stage
+
+
+def test_a_change_that_rounds_to_zero_has_no_sign():
+    nothing = Difference(mean=-0.0001, low=-0.002, high=-0.0004)
+    assert change_text(nothing) == "0.000 [-0.002, 0.000]"
+    assert (percent(-0.001), percent_interval(-0.0, -0.2, 0.001)) == ("0 %", "0 % [-20 %, 0 %]")
+    assert (points(-0.0001), span(-0.0001, 0.5)) == ("0.0 points", "0.0 to 50.0")
+    assert [signed_text(value, 1) for value in (-10.0, 0.04, 100.0)] == ["-10.0", "0.0", "+100.0"]
