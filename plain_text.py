@@ -99,6 +99,21 @@ def counted(number: int, one: str, several: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else several or f'{one}s'}"
 
 
+def decimal_text(value: float, places: int, *, signed: bool = False) -> str:
+    """A number with fixed places, and with its sign if `signed`; what rounds to zero has no sign.
+
+    >>> decimal_text(-0.0004, 3), decimal_text(0.0004, 3, signed=True), decimal_text(0.25, 2, signed=True)
+    ('0.000', '0.000', '+0.25')
+    """
+    text = f"{value:{'+' if signed else ''}.{places}f}"
+    return text if text.strip("+-0.") else text.lstrip("+-")
+
+
+def signed_text(value: float, places: int) -> str:
+    """A change with its sign: `decimal_text` of a difference."""
+    return decimal_text(value, places, signed=True)
+
+
 _WEIGHTS_ONLY: Final = re.compile(r"weights.only", re.IGNORECASE)
 _PLAIN_TYPES: Final = {"dict": "an object", "list": "a list", "str": "text", "int": "a number", "float": "a number"}
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...choices import Dtype
+from ...plain_text import signed_text
 from ...progress import Progress
 from ..data.manifest import Manifest
 
@@ -35,7 +36,11 @@ class AnswersMoved:
         text = f"{self.images}: {100 * self.changed:.0f} % of {self.questions} answers changed"
         if self.score_before is None or self.score_after is None:
             return text
-        interval = "" if self.low is None else f" (difference {self.low:+.3f} to {self.high:+.3f})"
+        interval = (
+            ""
+            if self.low is None or self.high is None
+            else f" (difference {signed_text(self.low, 3)} to {signed_text(self.high, 3)})"
+        )
         return f"{text}; score {self.score_before:.3f} before, {self.score_after:.3f} after{interval}"
 
 
@@ -63,7 +68,8 @@ class ProbeMoved:
         """The change in words."""
         return (
             f"{self.images}, {self.labels} at the {self.stage}: {self.before:.3f} before, {self.after:.3f} after "
-            f"(difference {self.low:+.3f} to {self.high:+.3f}; without image features {self.floor:.3f})"
+            f"(difference {signed_text(self.low, 3)} to {signed_text(self.high, 3)}; "
+            f"without image features {self.floor:.3f})"
         )
 
 

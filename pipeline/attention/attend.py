@@ -13,6 +13,7 @@ from pathlib import Path
 from ...atomic import write_whole
 from ...choices import DtypeChoice
 from ...errors import InputError, SettingsError
+from ...plain_text import is_url
 from ...progress import Progress
 from ...student.adapters.adapter_folder import read_adapter_record
 from ...student.folders.model_folder import new_folder
@@ -71,7 +72,7 @@ def run_attend(request: AttendRequest, out: Path, progress: Progress) -> AttendR
     teachers = read_teacher(request.store, request.hash_key, request.images, decoded)
     with new_folder(out) as folder:  # before any slow step, so that a folder that cannot be written is reported early
         asked = _ask(request, base, adapters, layers, decoded, progress)
-        report = _report(request, out, layers, asked, decoded, teachers)
+        report = _report(request, out, base, layers, asked, decoded, teachers)
         write_attention(folder, report, progress)
         write_whole(folder / RESULT_FILE, json.dumps(report.summary(), indent=2) + "\n")
     return report
@@ -91,6 +92,12 @@ def _require_images(paths: Sequence[Path]) -> None:
         raise InputError(f"image not found: {', '.join(missing)}")
 
 
+def _name(store: str) -> str:
+    """The last part of a store's path or URL, without its query."""
+    location = store.partition("?")[0] if is_url(store) else str(Path(store).resolve())
+    return location.rstrip("/").rpartition("/")[2]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Asked:
     """The attention of one student to every image."""
@@ -103,6 +110,7 @@ class _Asked:
 def _report(
     request: AttendRequest,
     out: Path,
+    base: Path,
     layers: tuple[int, ...],
     asked: Mapping[str, _Asked],
     decoded: Sequence[DecodedImage],
@@ -112,6 +120,8 @@ def _report(
     aligned = {layer for found in asked.values() for layer in found.records[0].aligned_layers}
     return AttendReport(
         out=out,
+        student=base.resolve().name,
+        store=None if request.store is None else _name(request.store),
         question=request.question,
         template=first.template,
         layers=layers,

@@ -11,6 +11,7 @@ from ...student.inspection.image_attention import AttendedCell, ImageAttention
 from ..reports.figures.figure import Figure, figure_name
 from ..reports.figures.lines import lines
 from ..reports.figures.overlays import Overlay, map_views, overlays
+from ..reports.runs.wording import listed
 from .attend_report import AttendedImage, AttendReport
 
 MAIN: Final = "attention"
@@ -58,13 +59,23 @@ def place(cell: AttendedCell, record: ImageAttention) -> str:
 
 
 def image_title(report: AttendReport, number: int) -> str:
-    """How an image is called: its number, because names of files may identify patients."""
+    """The name of an image in figures: its number, because names of files may identify patients."""
     return "image" if len(report.images) == 1 else f"image {number + 1}"
 
 
 def layer_title(report: AttendReport, layer: int) -> str:
-    """A layer's number, and whether it was aligned."""
-    return f"layer {layer}, aligned" if layer in report.aligned_layers else f"layer {layer}"
+    """A layer's number, and in which students it was aligned."""
+    students = report.images[0].students
+    aligned = [name for name, record in students.items() if layer in record.aligned_layers]
+    if not aligned:
+        return f"layer {layer}"
+    where = "" if len(aligned) == len(students) else f" in {listed(aligned, len(aligned))}"
+    return f"layer {layer} (aligned{where})"
+
+
+def _own_title(record: ImageAttention, layer: int) -> str:
+    """A layer's number, and whether it was aligned in this student."""
+    return f"layer {layer} (aligned)" if layer in record.aligned_layers else f"layer {layer}"
 
 
 def _about_marks(report: AttendReport) -> str:
@@ -74,7 +85,7 @@ def _about_marks(report: AttendReport) -> str:
 
 def _main_title(report: AttendReport) -> str:
     if len(report.layers) == 1:
-        return layer_title(report, report.layers[0]).capitalize()
+        return f"L{layer_title(report, report.layers[0])[1:]}"
     aligned = {0: "", 1: ", and the aligned layer"}.get(len(report.aligned_layers), ", and the aligned layers")
     return f"Mean over {len(report.layers)} layers{aligned}"
 
@@ -90,7 +101,7 @@ def _main_panels(report: AttendReport, number: int, image: AttendedImage) -> Ite
         title = (
             f"{name}, mean of {len(record.layers)} layers"
             if mean
-            else f"{name}, {layer_title(report, record.layers[0])}"
+            else f"{name}, {_own_title(record, record.layers[0])}"
         )
         yield Overlay(
             title=title,
@@ -100,7 +111,7 @@ def _main_panels(report: AttendReport, number: int, image: AttendedImage) -> Ite
             marked=record.top_cells(1)[0].box,
         )
     if len(report.layers) > 1:
-        yield from _layer_panels(report, image, report.aligned_layers)
+        yield from _layer_panels(image, report.aligned_layers)
 
 
 def _main_columns(panels: int, images: int) -> int:
@@ -118,18 +129,18 @@ def _layers(report: AttendReport, number: int, image: AttendedImage) -> Figure:
         caption="Attention at each layer, with the share of it that is on the image. Each panel has its own colors. "
         f"{found}.",
         alt=f"Attention at {len(report.layers)} layers. {found}.",
-        panels=list(_layer_panels(report, image, report.layers)),
+        panels=list(_layer_panels(image, report.layers)),
         columns=len(image.students) * max(1, _LAYER_COLUMNS // len(image.students)),  # each student below itself
         panel_width=_LAYER_WIDTH,
     )
 
 
-def _layer_panels(report: AttendReport, image: AttendedImage, layers: tuple[int, ...]) -> Iterator[Overlay]:
+def _layer_panels(image: AttendedImage, layers: tuple[int, ...]) -> Iterator[Overlay]:
     for layer in layers:
         for name, record in image.students.items():
             index = record.layers.index(layer)
             yield Overlay(
-                title=f"{name}, {layer_title(report, layer)}",
+                title=f"{name}, {_own_title(record, layer)}",
                 image=image.picture,
                 views=map_views(record.layout, record.maps[index].tolist()),
                 note=f"{percent(record.shares[index])} on the image",

@@ -54,25 +54,30 @@ def attend_page(report: AttendReport) -> Page:
     return Page(
         title="Where a student looks",
         lead=lead(report),
-        notice="This page contains the images. Share it only with people who may see them.",
+        notice="This page contains the images and their file names. Share it only with people who may see them.",
         facts=_facts(report),
         sections=sections,
     )
 
 
 def _facts(report: AttendReport) -> dict[str, object]:
+    """What was run, with names and no folders, because pages are passed on."""
     sizes = {
-        image_title(report, number): f"{record.width} x {record.height} pixels, {record.layout.tokens} tokens"
+        image_title(report, number): f"{image.path.name}, {record.width} x {record.height} pixels, "
+        f"{record.layout.tokens} tokens"
         for number, image in enumerate(report.images)
         for record in list(image.students.values())[:1]
     }
-    aligned = ", ".join(map(str, report.aligned_layers)) or "none"
+    aligned = [layer_title(report, layer).removeprefix("layer ") for layer in report.aligned_layers]
     return {
         "question": report.question,
+        **sizes,
+        "student": report.student,
+        "adapters": ", ".join(report.images[0].adapters) or "none",
+        "teacher store": report.store or "none",
         "prompt template": report.template,
         "layers": ", ".join(map(str, report.layers)),
-        "aligned layers": aligned,
-        **sizes,
+        "aligned layers": ", ".join(aligned) or "none",
     }
 
 

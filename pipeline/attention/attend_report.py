@@ -38,6 +38,10 @@ class AttendReport:
     """What a student attends to, in every image of the question."""
 
     out: Path
+    student: str
+    """Name of the base's folder."""
+    store: str | None
+    """Name of the teacher store."""
     question: str
     template: str
     layers: tuple[int, ...]
@@ -50,6 +54,8 @@ class AttendReport:
         """Values of JSON's types."""
         return {
             "out": str(self.out),
+            "student": self.student,
+            "store": self.store,
             "question": self.question,
             "template": self.template,
             "layers": list(self.layers),

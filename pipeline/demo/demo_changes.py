@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from ...plain_text import signed_text
 from ..evaluation.statistics import Difference
 from ..reports.page import State, Table
 from .demo import DemoReport
@@ -9,25 +10,34 @@ from .demo_arms import LAYER
 from .demo_results import MEASURES, ArmMeasures, Measure
 
 _BY_NAME = {measure.name: measure for measure in MEASURES}
-_LOSSES, _ANSWERS = ([_BY_NAME[name] for name in names] for names in (("loss_vis", "kl"), ("closed", "open")))
+_ANSWERS = [_BY_NAME[name] for name in ("closed", "open")]
+_LOSSES = {
+    _BY_NAME["loss_vis"]: " (how far patch similarities are from the teacher's)",
+    _BY_NAME["kl"]: " (how far attention is from the teacher's)",
+}
+"""The measures of the alignment losses, and what they are."""
 MEDALIGN = "MEDALIGN"
 """Title of the arm with the alignment losses."""
 _VERDICTS = {1: "better", -1: "worse"}
 
 
+_ARMS = (
+    "LoRA is usual fine-tuning on questions and answers. MEDALIGN adds two losses, which pull the student towards a "
+    "teacher: L_vis compares which patches of an image are similar, and L_att where they look. align + LoRA is LoRA "
+    "after a stage without questions."
+)
+"""What the names in the lead mean, before the numbers."""
+
+
 def verdict(report: DemoReport) -> tuple[str, State]:
-    """Which way of training gained answers over LoRA, whether the alignment losses did what they ask for."""
+    """Whether it worked, what the arms are, how answers changed, and whether the alignment losses fell."""
     findings = report.findings
     told = [_about_answers(report, title, _ANSWERS) for title in findings.differences]
-    moved = " and ".join(_change(report, MEDALIGN, measure) for measure in _LOSSES)
-    aligned = (
-        f"{MEDALIGN}'s losses did what they ask for: {moved}."
-        if _losses_worked(report)
-        else f"{MEDALIGN}'s losses did not do all that they ask for: {moved}."
-    )
-    helped = _helped(report)
-    start = f"Here {' and '.join(helped)} gained answers over {findings.baseline}." if helped else "No answers gained."
-    return " ".join([start, *told, aligned]), "good" if helped else "bad"
+    moved = " and ".join(_change(report, MEDALIGN, measure, meaning) for measure, meaning in _LOSSES.items())
+    done = "did what they ask for" if _losses_worked(report) else "did not do all that they ask for"
+    aligned = f"{MEDALIGN}'s losses {done}, from {findings.baseline} to {MEDALIGN} on test images: {moved}."
+    state: State = "good" if _helped(report) else "bad"
+    return " ".join([whether_it_worked(report), _ARMS, *told, aligned]), state
 
 
 def whether_it_worked(report: DemoReport) -> str:
@@ -57,9 +67,9 @@ def _about_answers(report: DemoReport, title: str, answers: Sequence[Measure]) -
     return f"{title} against {report.findings.baseline}: {'; '.join(words)}."
 
 
-def _change(report: DemoReport, title: str, measure: Measure) -> str:
+def _change(report: DemoReport, title: str, measure: Measure, meaning: str = "") -> str:
     first, last = (report.arms[name].mean(measure.name) for name in (report.findings.baseline, title))
-    return f"{measure.title.split(',')[0].removesuffix(' (strict)')} from {first:.3g} to {last:.3g}"
+    return f"{measure.title.split(',')[0].removesuffix(' (strict)')}{meaning} from {first:.3g} to {last:.3g}"
 
 
 def measure_tables(report: DemoReport) -> list[Table]:
@@ -98,7 +108,7 @@ def measure_tables(report: DemoReport) -> list[Table]:
 
 
 def _interval(gap: Difference) -> str:
-    return f"{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]"
+    return f"{signed_text(gap.mean, 3)} [{signed_text(gap.low, 3)}, {signed_text(gap.high, 3)}]"
 
 
 def _word(report: DemoReport, title: str, measure: Measure) -> str:

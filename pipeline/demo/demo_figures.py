@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 from torch import Tensor
 
+from ...plain_text import signed_text
 from ...student.inputs.collation import Sample
 from ...student.inputs.views import square_layout
 from ...teacher_cache.geometry.patch_grid import PatchGrid
@@ -41,7 +42,8 @@ def measures_figure(report: DemoReport) -> Figure:
                 | {"value": sign * gap.mean / scale * 100, "low": low, "high": high}
             )
     words = "; ".join(
-        f"{row['group']}, {row['series']}: {row['value']:+.0f} % [{row['low']:+.0f}, {row['high']:+.0f}]"
+        f"{row['group']}, {row['series']}: {signed_text(row['value'], 0)} % "
+        f"[{signed_text(row['low'], 0)}, {signed_text(row['high'], 0)}]"
         for row in rows
     )
     return bars(
@@ -69,7 +71,10 @@ def losses_figure(report: DemoReport) -> Figure:
     return lines(
         name="losses",
         title="Training",
-        caption="Loss terms on training batches. Without alignment, L_vis and L_att are not computed.",
+        caption="Loss terms on training batches, from the first to the last step of training: "
+        f"{'; '.join(ends)}. They compare an arm with itself, on images that it trains on; the numbers at the top of "
+        f"the page compare {report.findings.baseline} with the others on test images after training. Without "
+        "alignment, L_vis and L_att are not computed.",
         alt=f"From the first to the last logged step: {'; '.join(ends)}.",
         points=pl.DataFrame(rows, schema={"panel": pl.String, "series": pl.String, "x": pl.Int64, "y": pl.Float64}),
         x_label="step",

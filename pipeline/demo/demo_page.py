@@ -176,8 +176,17 @@ def _about_cards(gains: Sequence[float]) -> str:
     first, last = ARMS[0].title, ARMS[-1].title
     return (
         f"Of {len(gains):,} questions, {worse:,} scored worse with {last} than with {first}, and {better:,} better. "
-        f"Here are up to {_CARDS // 2} of each with the largest changes."
+        f"{_which(gains)}"
     )
+
+
+def _which(gains: Sequence[float]) -> str:
+    """Which questions are shown: changes of one size have no largest ones."""
+    most, sizes = _CARDS // 2, {abs(gain) for gain in gains if gain}
+    if len(sizes) > 1:
+        return f"Here are up to {most} of each, those with the largest changes."
+    flips = " Every change is from right to wrong or from wrong to right." if sizes == {1.0} else ""
+    return f"Here are the first {most} of each, or all if there are fewer.{flips}"
 
 
 def _cards(report: DemoReport, samples: Sequence[AskedQuestion], gains: Sequence[float]) -> list[Sample]:
@@ -195,7 +204,7 @@ def _largest_changes(gains: Sequence[float]) -> list[int]:
     """Up to half of the cards for the largest losses, worst first, then as many for the largest gains, best first."""
     places = sorted(range(len(gains)), key=lambda place: gains[place])
     worse = [place for place in places if gains[place] < 0][: _CARDS // 2]
-    better = [place for place in reversed(places) if gains[place] > 0][: _CARDS // 2]
+    better = sorted((place for place in places if gains[place] > 0), key=lambda place: -gains[place])[: _CARDS // 2]
     return worse + better
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.table import Table
 
 from ...atomic import write_whole
+from ...plain_text import signed_text
 from ...student.file_errors import read_object
 from ..evaluation.statistics import Difference
 from ..reports.studies.primary_findings import finding_text
@@ -77,4 +78,5 @@ def _table(report: DemoReport) -> Table:
 
 def _gap(gap: Difference) -> str:
     """Mean and 95 % interval; a star if it is significant."""
-    return f"{gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]{'*' if gap.beyond_noise else ' '}"
+    star = "*" if gap.beyond_noise else " "
+    return f"{signed_text(gap.mean, 3)} [{signed_text(gap.low, 3)}, {signed_text(gap.high, 3)}]{star}"

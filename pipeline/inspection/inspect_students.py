@@ -5,8 +5,8 @@ Writes Parquet tables, figures, `inspection.json` (numbers and the verdict) and 
 
 import gc
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,8 @@ class InspectionReport:
     findings: tuple[str, ...]
     """Other findings, a sentence each."""
     warnings: tuple[str, ...]
+    uncertain: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Arm -> what was probed where fewer than half of the resamples of the images have the verdict's result."""
 
     def summary(self) -> dict[str, Any]:
         """The values for the table and for --json."""
@@ -74,6 +76,7 @@ class InspectionReport:
             "images": self.images,
             "students": list(self.arms),
             "verdicts": {arm: dict(verdicts) for arm, verdicts in self.verdicts.items()},
+            "uncertain_verdicts": {arm: list(families) for arm, families in self.uncertain.items()},
             "findings": list(self.findings),
             "warnings": list(self.warnings),
         }
@@ -192,6 +195,7 @@ def _write(
         },
         findings=findings if tokens.families else (no_verdict(tokens), *findings),
         warnings=tuple(warnings),
+        uncertain=_uncertain(arms, tokens),
     )
     values = {
         "format": FORMAT,
@@ -205,6 +209,11 @@ def _write(
     write_page(folder / REPORT_FILE, page, progress)
     write_whole(folder / INSPECTION_FILE, json.dumps(_plain(values), indent=2, allow_nan=False) + "\n")
     return report
+
+
+def _uncertain(arms: Sequence[Arm], tokens: TokenFindings) -> dict[str, tuple[str, ...]]:
+    names = [family.name for family in tokens.families]
+    return {arm.name: tuple(name for name in names if tokens.verdicts[arm.name, name].uncertain) for arm in arms}
 
 
 def _describe(request: InspectRequest, arms: tuple[Arm, ...], inspected: InspectedImages) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from .cell_labels import FEWEST_IMAGES
 from .inspect_request import InspectRequest
 from .inspected_images import InspectedImages, describe_sample
 from .number_text import change_text, interval_text, percent
+from .probes.lost_shares import LEAST, MARGIN
 from .probes.probe_figures import loss_table, probe_figure, probe_table, task_table, verdict_table
 from .probes.probe_tasks import FEWEST_EXAMPLES
-from .probes.verdict import LEAST, MARGIN, Verdict, place_title
+from .probes.verdict import verdict_with
 from .questions.questions_report import QuestionsReport
 from .stage_names import stage_title
 from .token_findings import TokenFindings
@@ -36,8 +37,9 @@ _PROBES: Final = (
     "layer the position anyway: what they read beyond position alone is about the image.",
     f"A stage loses information if more than {percent(MARGIN)} of what a probe reads before it, beyond position or "
     "chance, is read neither there nor at any later stage, so what a later layer makes readable again does not count; "
-    f"and the loss must surely be above {percent(LEAST)}, after correction for the number of stages. The tower is "
-    "compared with the pixels around the patch and with the teacher.",
+    f"and the lower end of the loss's interval, corrected for the number of stages, must be above {percent(LEAST)}. "
+    "The tower is compared with the pixels around the patch and with the teacher. A verdict is uncertain if fewer than "
+    "half of the resamples of the images have the same result.",
     "Linear probes miss what is stored nonlinearly, tokens of the last layers need not keep what the question's tokens "
     "have already read, and the intervals cover the choice of images, not the training of the probes.",
 )
@@ -73,7 +75,7 @@ def _lead(arms: Sequence[Arm], tokens: TokenFindings, warnings: Sequence[str]) -
         return no_verdict(tokens)
     first = tokens.families[0].name
     base = tokens.verdicts[arms[0].name, first]
-    others = [f"With {arm.name}: {_short(tokens.verdicts[arm.name, first])}." for arm in arms[1:]]
+    others = [verdict_with(arm.name, tokens.verdicts[arm.name, first]) for arm in arms[1:]]
     return " ".join([base.sentence, *others, *(["Read the warnings first."] if warnings else [])])
 
 
@@ -86,17 +88,13 @@ def no_verdict(tokens: TokenFindings) -> str:
     )
 
 
-def _short(verdict: Verdict) -> str:
-    if verdict.place is not None:
-        return f"lost at {place_title(verdict.place)}"
-    return "no loss found" if verdict.kind == "none" else "no verdict"
-
-
 def _state(tokens: TokenFindings) -> State:
-    kinds = {verdict.kind for verdict in tokens.verdicts.values()}
-    if "lost" in kinds:
+    """`bad` or `good` only if a verdict says so that is not uncertain."""
+    verdicts = tokens.verdicts.values()
+    if any(verdict.kind == "lost" and not verdict.uncertain for verdict in verdicts):
         return "bad"
-    return "good" if kinds == {"none"} else "neutral"
+    is_good = all(verdict.kind == "none" and not verdict.uncertain for verdict in verdicts)
+    return "good" if verdicts and is_good else "neutral"
 
 
 def _sections(
@@ -131,14 +129,15 @@ def _sections(
 
 
 def _sentences(tokens: TokenFindings) -> list[str]:
-    """The verdicts that are not in the lead: of the base's other probes, and of adapters that differ from the base."""
+    """The verdicts that are not in the lead: the base's other probes, and adapters that differ or are unsure."""
     first, family = next(iter(tokens.verdicts))
     texts = []
     for (arm, name), verdict in tokens.verdicts.items():
         before = tokens.verdicts[first, name]
         if (arm, name) == (first, family):
             continue
-        if arm == first or (verdict.kind, verdict.place) != (before.kind, before.place):
+        differs = (verdict.kind, verdict.place) != (before.kind, before.place)
+        if arm == first or verdict.uncertain or differs:
             texts.append(f"{arm}: {verdict.sentence}")
     return texts
 

@@ -1,5 +1,6 @@
 """Shares and intervals as text: `12 %` and `[0.1, 0.2]` in every sentence, table and caption of an inspection."""
 
+from ...plain_text import decimal_text
 from ..evaluation.statistics import Difference
 
 
@@ -10,7 +11,7 @@ def percent(share: float | None, places: int = 0) -> str:
     >>> percent(0.25), percent(0.123, 1)
     ('25 %', '12.3 %')
     """
-    return "-" if share is None else f"{100 * share:.{places}f} %"
+    return "-" if share is None else f"{decimal_text(100 * share, places)} %"
 
 
 def interval_text(low: float, high: float, places: int = 3, *, signed: bool = False) -> str:
@@ -20,8 +21,7 @@ def interval_text(low: float, high: float, places: int = 3, *, signed: bool = Fa
     >>> interval_text(0.1, 0.25), interval_text(-0.1, 0.25, 2, signed=True)
     ('[0.100, 0.250]', '[-0.10, +0.25]')
     """
-    sign = "+" if signed else ""
-    return f"[{low:{sign}.{places}f}, {high:{sign}.{places}f}]"
+    return f"[{decimal_text(low, places, signed=signed)}, {decimal_text(high, places, signed=signed)}]"
 
 
 def percent_interval(share: float, low: float, high: float) -> str:
@@ -36,4 +36,6 @@ def percent_interval(share: float, low: float, high: float) -> str:
 
 def change_text(change: Difference | None) -> str:
     """A difference with its 95 % interval; empty without one."""
-    return "" if change is None else f"{change.mean:+.3f} {interval_text(change.low, change.high, signed=True)}"
+    if change is None:
+        return ""
+    return f"{decimal_text(change.mean, 3, signed=True)} {interval_text(change.low, change.high, signed=True)}"

@@ -213,7 +213,7 @@ def _cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return "\N{EN DASH}" if value != value else f"{value:.4g}"
+        return "\N{EN DASH}" if value != value else f"{value:z.4g}"
     if isinstance(value, int):
         return f"{value:,}"
     return _prose(value)

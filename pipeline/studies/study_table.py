@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from ...plain_text import shown
+from ...plain_text import shown, signed_text
 from ..terminal import print_json, print_line, print_table, show_page
 from .run_study import StudyReport
 
@@ -39,9 +39,9 @@ def _table(summary: Mapping[str, Any], regime: str) -> Table:
 
 def difference_text(row: Mapping[str, Any]) -> str:
     """A difference with its interval: `+0.041 [+0.017, +0.064] against LoRA`."""
-    interval = "" if row["low"] is None else f" [{row['low']:+.3f}, {row['high']:+.3f}]"
+    interval = "" if row["low"] is None else f" [{signed_text(row['low'], 3)}, {signed_text(row['high'], 3)}]"
     adjusted = "" if row["p_holm"] is None else f", p {row['p_holm']:.3g} after Holm"
-    return shown(f"{row['difference']:+.3f}{interval} against {row['against']}{adjusted}")
+    return shown(f"{signed_text(row['difference'], 3)}{interval} against {row['against']}{adjusted}")
 
 
 def _sentences(summary: Mapping[str, Any]) -> Iterator[str]:

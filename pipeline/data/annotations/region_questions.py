@@ -116,16 +116,16 @@ def _reason(
 ) -> str | None:
     """Why a question cannot be measured; `None` if it can."""
     if not found:
-        return "no annotated region"
+        return "about images without regions"
     if width is None:
-        return "image of unknown size"
+        return "about images of unknown size"
     if not about:
-        return "no such region on its image" if wanted else "names no region of its image"
+        return "about images without these regions" if wanted else "mentioning no region of the image"
     return None
 
 
 def _nothing(manifest: Manifest, questions: pl.DataFrame, left_out: Counter[str]) -> str:
-    told = ", ".join(f"{reason} {count}" for reason, count in left_out.most_common()) or "it has no questions"
+    told = ", ".join(f"{count} {reason}" for reason, count in left_out.most_common()) or "it has no questions"
     names = region_names(questions["regions"].to_list())
     return (
         f"no question of the {manifest.source} manifest (split {', '.join(manifest.splits)}) can be measured: {told}. "

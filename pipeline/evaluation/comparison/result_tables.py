@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from ....plain_text import signed_text
 from ....student.metrics.result import MetricResult
 from ...runs.stop_reasons import shown_finishes
 from ..statistics import FEW_IMAGES
@@ -101,7 +102,7 @@ def difference_grid(spec: ComparisonSpec, student: str, table: Table, findings: 
             Entry(text=finding.data),
             Entry(text=finding.metric.removesuffix(f"_{table}")),
             Entry(
-                text="-" if finding.difference is None else f"{100 * finding.difference:+.2f}",
+                text="-" if finding.difference is None else signed_text(100 * finding.difference, 2),
                 interval=span_text(finding, finding.difference_low, finding.difference_high),
             ),
             Entry(text=f"{finding.p:.4f}"),

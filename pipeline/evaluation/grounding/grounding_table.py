@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from ....plain_text import shown
+from ....plain_text import shown, signed_text
 from ...row_output import Rows
 from ...terminal import print_json, print_line, print_table, show_page
 from ..statistics import Difference
@@ -101,11 +101,13 @@ def _change(finding: LayerFinding) -> str:
     """The change with its interval, then that of the value minus `other`; stars if the interval excludes 0."""
     if finding.change is None:
         return "-"
-    span = f"[{finding.change.low:+.3f}, {finding.change.high:+.3f}]"
+    span = f"[{signed_text(finding.change.low, 3)}, {signed_text(finding.change.high, 3)}]"
     beyond = (
-        "-" if finding.change_beyond is None else f"{finding.change_beyond.mean:+.3f}{_star(finding.change_beyond)}"
+        "-"
+        if finding.change_beyond is None
+        else f"{signed_text(finding.change_beyond.mean, 3)}{_star(finding.change_beyond)}"
     )
-    return f"{finding.change.mean:+.3f} {span}{_star(finding.change)} ({beyond})"
+    return f"{signed_text(finding.change.mean, 3)} {span}{_star(finding.change)} ({beyond})"
 
 
 def _star(difference: Difference | None) -> str:

@@ -12,7 +12,7 @@ from ...reports.page import Table
 from ..number_text import percent
 from ..stage_names import AXIS, stage_place, stage_title
 from .stage_scores import StageScores
-from .verdict import LEAST, MARGIN, Verdict, percent_lost, place_title
+from .verdict import NO_STAGE, RULE, Verdict, percent_lost, place_title, short_verdict
 
 
 def probe_table(scores: Mapping[tuple[str, str], StageScores], seed: int) -> pl.DataFrame:
@@ -88,7 +88,7 @@ def loss_table(verdicts: Mapping[tuple[str, str], Verdict]) -> Table:
     return Table(
         columns=("", "probes", "at", "before", "best from there on", "lost [95 % interval]", "counts as a loss"),
         rows=rows,
-        caption=f"A loss counts above {percent(MARGIN)} if it is surely above {percent(LEAST)}",
+        caption=RULE[0].upper() + RULE[1:],
     )
 
 
@@ -97,22 +97,33 @@ def verdict_table(verdicts: Mapping[tuple[str, str], Verdict]) -> Table:
     rows = []
     for (arm, family), verdict in verdicts.items():
         largest = max(verdict.losses, key=lambda loss: loss.share)
-        told = {"lost": f"lost at {place_title(verdict.place or '')}", "none": "no loss found"}
         rows.append(
             (
                 arm,
                 family,
-                told.get(verdict.kind, "no verdict: not readable"),
+                short_verdict(verdict),
                 largest.place,
                 percent_lost(largest),
                 percent(verdict.named),
+                _most_frequent_other(verdict),
             )
         )
     return Table(
-        columns=("", "probes", "verdict", "largest loss at", "lost [95 % interval]", "resamples with this verdict"),
+        columns=(
+            *("", "probes", "verdict", "largest loss at", "lost [95 % interval]"),
+            *("resamples with this verdict", "most frequent of the others"),
+        ),
         rows=rows,
         caption="Verdicts",
     )
+
+
+def _most_frequent_other(verdict: Verdict) -> str:
+    others = [(stage, share) for stage, share in verdict.outcomes.items() if stage != (verdict.place or NO_STAGE)]
+    if not others:
+        return "-"
+    stage, share = others[0]
+    return f"{'no stage' if stage == NO_STAGE else place_title(stage)} ({percent(share)})"
 
 
 def task_table(scores: Sequence[StageScores]) -> Table:

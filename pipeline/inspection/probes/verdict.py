@@ -5,54 +5,25 @@ later layer makes readable again was not lost. The first stage of the student, i
 and with the teacher. S stages, B resamples of the images.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from ....student.inspection.token_capture import PIXELS, PROJECTOR, TEACHER, TOWER
+from ....student.inspection.token_capture import PROJECTOR, TOWER
 from ..number_text import percent, percent_interval
 from ..stage_names import stage_title
+from .lost_shares import ERROR, LEAST, MARGIN, StageLoss, best_place, lost_places, stage_losses
 from .stage_scores import StageScores
 
-MARGIN = 0.25
-"""Share of what is readable beyond the floor above which a loss counts."""
-LEAST = 0.1
-"""A loss counts only if it is surely above this share; undamaged students lose about as much (docs/results.md)."""
 ENOUGH_IMAGES = 60
 """With fewer images a loss may be a false one; none were seen with this many (docs/results.md)."""
-ERROR = 0.05
-"""Probability of any false finding over all stages, one-sided."""
-SOURCES = (PIXELS, TEACHER)
+NO_STAGE = "none"
+"""The outcome of a resample in which no stage exceeds the margin."""
 Kind = Literal["lost", "none", "unreadable"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StageLoss:
-    """What one stage loses."""
-
-    place: str
-    """`tower`, `projector` or `layer N`: the part of the student between the two stages."""
-    before: str
-    """The stage that it is compared with."""
-    best_after: str
-    """The best of this and all later stages."""
-    score_before: float
-    score_after: float
-    share: float
-    """(before - after) / (before - floor): 1 if all is lost, at most 0 if nothing is."""
-    low: float
-    high: float
-    """95 % interval of the share over the choice of images."""
-    surely: float
-    """Lower bound of the share at the level that is corrected for the number of stages; nan if nothing was readable."""
-
-    @property
-    def counts(self) -> bool:
-        """Whether it is a loss for the verdict."""
-        return self.share > MARGIN and self.surely > LEAST
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,12 +37,19 @@ class Verdict:
     sentence: str
     named: float
     """Share of resamples of the images with the same result."""
+    outcomes: Mapping[str, float]
+    """Stage, or `none` -> share of the resamples in which it is the result, the most frequent first."""
     losses: tuple[StageLoss, ...]
     """Of every stage, in order."""
 
+    @property
+    def uncertain(self) -> bool:
+        """Whether fewer than half of the resamples have the same result; the sentence then begins with it."""
+        return self.kind != "unreadable" and self.named < 0.5
+
     def record(self) -> dict[str, Any]:
         """The values for inspection.json."""
-        return asdict(self) | {"margin": MARGIN, "least": LEAST, "error": ERROR}
+        return asdict(self) | {"uncertain": self.uncertain, "margin": MARGIN, "least": LEAST, "error": ERROR}
 
 
 def judge(scores: StageScores, seed: int) -> Verdict:
@@ -84,91 +62,17 @@ def judge(scores: StageScores, seed: int) -> Verdict:
     if not _readable(drawn - drawn_floor[:, None]):
         kind, lost = "unreadable", []
     place = lost[0].place if lost else None
-    named = float(np.mean([found == place for found in _places(scores.stages, drawn, drawn_floor)]))
+    counts = Counter(found or NO_STAGE for found in lost_places(scores.stages, drawn, drawn_floor))
+    outcomes = {outcome: count / len(drawn) for outcome, count in counts.most_common()}
     return Verdict(
         family=scores.family.name,
         kind=kind,
         place=place,
-        sentence=_sentence(scores, kind, lost, losses, named),
-        named=named,
+        sentence=_sentence(scores, kind, lost, losses, outcomes),
+        named=outcomes.get(place or NO_STAGE, 0.0),
+        outcomes=outcomes,
         losses=losses,
     )
-
-
-def stage_losses(
-    stages: Sequence[str],
-    values: Float[np.ndarray, " stages"],
-    floor: float,
-    drawn: Float[np.ndarray, "resamples stages"],
-    drawn_floor: Float[np.ndarray, " resamples"],
-) -> tuple[StageLoss, ...]:
-    """The loss of every stage of the student, in order; the level is divided by their number (Bonferroni)."""
-    borders = _borders(stages)
-    level = ERROR / max(len(borders), 1)
-    losses = []
-    for border in borders:
-        gap, readable = border.gap(drawn), border.before(drawn) - drawn_floor
-        low, high, surely = np.quantile(_shares(gap, readable), [0.025, 0.975, level])
-        before, after = _best(values, border.earlier), _best(values, border.later)
-        losses.append(
-            StageLoss(
-                place=border.place,
-                before=stages[before],
-                best_after=stages[after],
-                score_before=float(values[before]),
-                score_after=float(values[after]),
-                share=float(_shares(border.gap(values), border.before(values) - floor)),
-                low=float(low),
-                high=float(high),
-                surely=float(surely) if np.quantile(readable, level) > 0 else float("nan"),
-            )
-        )
-    return tuple(losses)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Border:
-    """A part of the student, with the stages that are compared across it."""
-
-    place: str
-    earlier: list[int]
-    """The stage before; for the tower all sources."""
-    later: list[int]
-    """The stage after and all stages that follow."""
-
-    def before(self, values: Float[np.ndarray, "*draws stages"]) -> Float[np.ndarray, "*draws"]:
-        return np.asarray(values[..., self.earlier].max(axis=-1))
-
-    def gap(self, values: Float[np.ndarray, "*draws stages"]) -> Float[np.ndarray, "*draws"]:
-        return np.asarray(self.before(values) - values[..., self.later].max(axis=-1))
-
-
-def _borders(stages: Sequence[str]) -> list[_Border]:
-    """The parts of a student in order; without a source, its first stage has nothing before it."""
-    own = [place for place, name in enumerate(stages) if name not in SOURCES]
-    sources = [place for place, name in enumerate(stages) if name in SOURCES]
-    earlier = [sources, *([place] for place in own[:-1])]
-    return [
-        _Border(place=_place(stages[own[order]]), earlier=before, later=own[order:])
-        for order, before in enumerate(earlier)
-        if before
-    ]
-
-
-def _place(stage: str) -> str:
-    """The part of the student before a stage: the input of layer n + 1 is layer n's output."""
-    if stage in (TOWER, PROJECTOR):
-        return stage
-    number = int(stage.removeprefix("layer "))
-    return "W at layer 0" if number == 0 else f"layer {number - 1}"
-
-
-def _shares(gap: Float[np.ndarray, "*draws"], readable: Float[np.ndarray, "*draws"]) -> Float[np.ndarray, "*draws"]:
-    return np.asarray(np.divide(gap, readable, out=np.zeros(np.shape(gap)), where=np.asarray(readable) > 0))
-
-
-def _best(values: np.ndarray, places: Sequence[int]) -> int:
-    return max(places, key=lambda place: float(values[place]))
 
 
 def _readable(above: Float[np.ndarray, "draws stages"]) -> bool:
@@ -176,20 +80,12 @@ def _readable(above: Float[np.ndarray, "draws stages"]) -> bool:
     return bool((np.nanquantile(above, ERROR / above.shape[1], axis=0) > 0).any())
 
 
-def _places(stages: Sequence[str], drawn: np.ndarray, floor: np.ndarray) -> list[str | None]:
-    """The place of the largest loss in every resample; `None` where none exceeds the margin."""
-    borders = _borders(stages)
-    if not borders:
-        return [None] * len(drawn)
-    shares = np.stack([_shares(border.gap(drawn), border.before(drawn) - floor) for border in borders])
-    largest = shares.argmax(axis=0)
-    return [
-        borders[best].place if share > MARGIN else None for best, share in zip(largest, shares.max(axis=0), strict=True)
-    ]
-
-
 def _sentence(
-    scores: StageScores, kind: Kind, lost: Sequence[StageLoss], losses: Sequence[StageLoss], named: float
+    scores: StageScores,
+    kind: Kind,
+    lost: Sequence[StageLoss],
+    losses: Sequence[StageLoss],
+    outcomes: Mapping[str, float],
 ) -> str:
     family = scores.family
     where = f"balanced accuracy on {scores.images} held-out images; {family.floor} gives {scores.floor():.2f}"
@@ -198,23 +94,73 @@ def _sentence(
             f"No verdict on {family.subject}: no stage is read better than {family.floor}, beyond noise "
             f"({family.floor} gives {scores.floor():.2f} balanced accuracy on {scores.images} held-out images)."
         )
-    if lost:
-        few = f" Fewer than {ENOUGH_IMAGES} images can give false losses." if scores.images < ENOUGH_IMAGES else ""
-        return (
-            f"Information about {family.subject} is lost at {_named(lost)}. A linear probe reads "
-            f"{lost[0].score_before:.2f} at the {stage_title(lost[0].before)}, and at most {lost[0].score_after:.2f} "
-            f"from there on ({where}): {percent_lost(lost[0])} of what was readable is lost. {percent(named)} of "
-            f"resamples of the images name {place_title(lost[0].place)}.{few}"
+    return _about_loss(scores, lost, outcomes, where) if lost else _about_no_loss(scores, losses, outcomes, where)
+
+
+def _about_loss(scores: StageScores, lost: Sequence[StageLoss], outcomes: Mapping[str, float], where: str) -> str:
+    subject, first = scores.family.subject, lost[0]
+    named = outcomes.get(first.place, 0.0)
+    few = f" Fewer than {ENOUGH_IMAGES} images can give false losses." if scores.images < ENOUGH_IMAGES else ""
+    start = f"Information about {subject} is lost at {_named(lost)}."
+    share = f"{percent_lost(first)} of what was readable is lost"
+    agree = f" {percent(named)} of resamples of the images name {place_title(first.place)}."
+    if named < 0.5:
+        start = (
+            f"Uncertain: information about {subject} may be lost at {_named(lost)}, but "
+            f"{agreement(first.place, outcomes)}."
         )
-    largest, best = max(losses, key=lambda loss: loss.share), _best(scores.values(), range(len(scores.stages)))
-    above = f"In {percent(1 - named)} of resamples of the images some stage exceeds {percent(MARGIN)}"
+        share, agree = f"the estimated loss is {percent_lost(first)} of what was readable", ""
     return (
-        f"No stage was found that loses information about {family.subject}. The largest drop that no later stage makes "
-        f"up for is {percent_lost(largest)} of what was readable, at {place_title(largest.place)}; a loss counts above "
-        f"{percent(MARGIN)} if it is surely above {percent(LEAST)}. The highest value is {scores.values()[best]:.2f} "
-        f"at the {stage_title(scores.stages[best])} ({where}). {above}"
-        + (", so a larger sample might find a loss." if named < 0.5 else ".")
+        f"{start} A linear probe reads {first.score_before:.2f} at the {stage_title(first.before)}, and at most "
+        f"{first.score_after:.2f} from there on ({where}): {share}.{agree}{few}"
     )
+
+
+def _about_no_loss(scores: StageScores, losses: Sequence[StageLoss], outcomes: Mapping[str, float], where: str) -> str:
+    subject, named = scores.family.subject, outcomes.get(NO_STAGE, 0.0)
+    largest, best = max(losses, key=lambda loss: loss.share), best_place(scores.values(), range(len(scores.stages)))
+    start = f"No stage was found that loses information about {subject}."
+    above = f" In {percent(1 - named)} of resamples of the images some stage exceeds {percent(MARGIN)}."
+    if named < 0.5:
+        start = (
+            f"Uncertain: no stage passes the test for losing information about {subject}, but "
+            f"{agreement(None, outcomes)}, so a larger sample might find a loss."
+        )
+        above = ""
+    return (
+        f"{start} The largest drop that no later stage recovers is {percent_lost(largest)} of what was readable, at "
+        f"{place_title(largest.place)}; {RULE}. The highest value is {scores.values()[best]:.2f} at the "
+        f"{stage_title(scores.stages[best])} ({where}).{above}"
+    )
+
+
+RULE = (
+    f"a loss counts if it is above {percent(MARGIN)} and the lower end of its interval, corrected for the number of "
+    f"stages, is above {percent(LEAST)}"
+)
+"""When a loss counts, in words."""
+
+
+def agreement(place: str | None, outcomes: Mapping[str, float]) -> str:
+    """How many resamples have the verdict's result, and what the others name, as a part of a sentence.
+
+    >>> from medalign.pipeline.inspection.probes.verdict import agreement
+    >>> agreement(None, {"tower": 0.5, "none": 0.3, "layer 1": 0.2})
+    'only 30 % of resamples of the images agree; 70 % name a stage, most often the tower (50 %)'
+    >>> agreement("projector", {"layer 3": 0.45, "projector": 0.4, "none": 0.15})
+    'only 40 % of resamples of the images agree; 45 % name layer 3, and 15 % name none'
+    """
+    named = outcomes.get(place or NO_STAGE, 0.0)
+    others = {stage: share for stage, share in outcomes.items() if stage not in (place, NO_STAGE)}
+    parts = []
+    if others:
+        most = max(others, key=lambda stage: others[stage])
+        which = f"{'another' if place else 'a'} stage, most often {place_title(most)} ({percent(others[most])})"
+        parts.append(f"{percent(sum(others.values()))} name {place_title(most) if len(others) == 1 else which}")
+    if place is not None and outcomes.get(NO_STAGE):
+        parts.append(f"{percent(outcomes[NO_STAGE])} name none")
+    exact = percent(named, int(percent(named) == percent(0.5)))  # 49.6 % is not half
+    return f"only {exact} of resamples of the images agree; {', and '.join(parts)}"
 
 
 def place_title(place: str) -> str:
@@ -234,3 +180,20 @@ def percent_lost(loss: StageLoss) -> str:
 
 def _named(lost: Sequence[StageLoss]) -> str:
     return " and, less, at ".join(place_title(loss.place) for loss in lost)
+
+
+def short_verdict(verdict: Verdict) -> str:
+    """A verdict in a few words, for a table."""
+    if verdict.kind == "unreadable":
+        return "no verdict: not readable"
+    if verdict.uncertain:
+        return f"uncertain: perhaps lost at {place_title(verdict.place)}" if verdict.place else "uncertain"
+    return f"lost at {place_title(verdict.place)}" if verdict.place else "no loss found"
+
+
+def verdict_with(arm: str, verdict: Verdict) -> str:
+    """The verdict on an adapter in one sentence."""
+    if not verdict.uncertain:
+        return f"With {arm}: {short_verdict(verdict)}."
+    told = f"perhaps lost at {place_title(verdict.place)}" if verdict.place else "no stage passes the test"
+    return f"Uncertain: with {arm}, {told}, but {agreement(verdict.place, verdict.outcomes)}."

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from ....plain_text import counted
+from ....plain_text import counted, signed_text
 from ...evaluation.grounding.layer_statistics import ALL_LAYERS
 from ...evaluation.statistics import Difference
 from ..number_text import change_text, interval_text, percent
@@ -52,7 +52,7 @@ def _points(change: Difference | None) -> str:
     if change is None:
         return ""
     limits = interval_text(100 * change.low, 100 * change.high, 2, signed=True)
-    return f"; change {100 * change.mean:+.2f} points {limits}{_certainty(change)}"
+    return f"; change {signed_text(100 * change.mean, 2)} points {limits}{_certainty(change)}"
 
 
 def _certainty(change: Difference) -> str:

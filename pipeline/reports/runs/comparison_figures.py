@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
+from ....plain_text import signed_text
 from ...evaluation.comparison.analysis import table_of
 from ...evaluation.comparison.table_entries import LEVEL
 from ..figures.bars import bars
@@ -37,7 +38,7 @@ def is_significant(row: Row) -> bool:
 
 def difference_sentence(row: Row) -> str:
     """A system's difference from the baseline in words."""
-    interval = f"{100 * row['difference_low']:+.1f} to {100 * row['difference_high']:+.1f}"
+    interval = f"{signed_text(100 * row['difference_low'], 1)} to {signed_text(100 * row['difference_high'], 1)}"
     return f"{system_of(row)}: {metric_of(row)} {points(row['difference'])}, {interval}"
 
 

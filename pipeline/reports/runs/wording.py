@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from ....choices import DataUse
+from ....plain_text import decimal_text, signed_text
 
 _AUDIENCE: dict[DataUse, str] = {
     "public": "they may be passed on under their own license",
@@ -18,7 +19,7 @@ def percent(share: float | None, places: int = 1) -> str:
     >>> percent(0.714), percent(None)
     ('71.4\\xa0%', '\u2013')
     """
-    return "\N{EN DASH}" if share is None else f"{100 * share:.{places}f}\N{NO-BREAK SPACE}%"
+    return "\N{EN DASH}" if share is None else f"{decimal_text(100 * share, places)}\N{NO-BREAK SPACE}%"
 
 
 def span(low: float | None, high: float | None, factor: float = 100, places: int = 1) -> str:
@@ -30,7 +31,7 @@ def span(low: float | None, high: float | None, factor: float = 100, places: int
     """
     if low is None or high is None or low != low or high != high:
         return ""
-    return f"{factor * low:.{places}f} to {factor * high:.{places}f}"
+    return f"{decimal_text(factor * low, places)} to {decimal_text(factor * high, places)}"
 
 
 def points(difference: float) -> str:
@@ -40,7 +41,7 @@ def points(difference: float) -> str:
     >>> points(0.032)
     '+3.2 points'
     """
-    return f"{100 * difference:+.1f} points"
+    return f"{signed_text(100 * difference, 1)} points"
 
 
 def listed(items: Sequence[str], most: int = 6) -> str:

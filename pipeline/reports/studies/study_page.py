@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ....plain_text import as_typed, counted
+from ....plain_text import as_typed, counted, signed_text
 from ....student.file_errors import read_object
 from ...data import saved_tables
 from ...runs.run_inputs import RunInputs
@@ -79,11 +79,11 @@ def _sentence(row: Row) -> str:
 
 def interval_text(row: Row) -> str:
     """A difference with its interval."""
-    return f"{row['difference']:+.3f}{_span(row)}"
+    return f"{signed_text(row['difference'], 3)}{_span(row)}"
 
 
 def _span(row: Row) -> str:
-    return "" if row["low"] is None else f" [{row['low']:+.3f}, {row['high']:+.3f}]"
+    return "" if row["low"] is None else f" [{signed_text(row['low'], 3)}, {signed_text(row['high'], 3)}]"
 
 
 def _part_sections(
@@ -151,7 +151,13 @@ def _difference_table(rows: Sequence[Row], *, with_p: bool) -> Table:
     table: list[list[object]] = []
     for (regime, arm, against, metric), found in cells.items():
         first = found[RESAMPLINGS[0]]
-        texts: list[object] = [regime, arm, against, metric_title(metric), f"{first['difference']:+.3f}"]
+        texts: list[object] = [
+            regime,
+            arm,
+            against,
+            metric_title(metric),
+            signed_text(first["difference"], 3),
+        ]
         texts += [_span(found[kind]).strip() or None for kind in RESAMPLINGS]
         texts += [first["p"], first["p_holm"]] if with_p else []
         table.append(texts)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from dataclasses import replace
 from html import unescape
@@ -111,9 +112,10 @@ def test_the_figure_has_the_maps_on_their_cells(given, compared):
         "teacher ",
         "base, mean",
         "adapter, mean",
-        "base, layer 2, aligned",
-        "adapter, layer 2, aligned",
+        "base, layer 2",
+        "adapter, layer 2 (aligned)",
     ]
+    assert panels[4]["panel"] == "base, layer 2"  # a base was not aligned
     assert all(panel["panel"].startswith(start) for panel, start in zip(panels, expected, strict=True))
     seen = loaded(given, adapter=given.folder / "adapter").attend(given.images[0], QUESTION, [1, LAYER])
     for panel, values in ((panels[3], seen.mean), (panels[5], seen.maps[1])):
@@ -140,8 +142,22 @@ def test_the_folder_has_a_page_and_figures_that_can_be_drawn_again(compared):
     assert {name: (figures / name).read_bytes() for name in names} == before
 
 
+def test_the_page_says_what_was_run_without_folders(given, compared):
+    page = unescape((compared.out / "report.html").read_text())
+    facts = " ".join(re.sub("<[^>]+>", " ", page[page.index("<h2>What was run</h2>") :]).split())
+    for fact in (
+        "question Is it $wide$?",
+        f"image {given.images[0].name}, 40 x 20 pixels, 9 tokens",
+        "student student adapters adapter teacher store s.zarr",
+        "aligned layers 2 (aligned in adapter)",
+    ):
+        assert fact in facts
+    assert str(given.folder) not in page
+    assert (compared.values["student"], compared.values["store"]) == ("student", "s.zarr")
+
+
 def test_the_summary_is_short_and_names_the_page(compared):
-    assert "layer 2, aligned" in compared.printed
+    assert "layer 2 (aligned in adapter)" in compared.printed
     assert "adapter, KL to teacher" in compared.printed
     assert f"The picture is {compared.out / 'attention.png'}" in compared.printed
     assert compared.printed.splitlines()[-1].startswith("next: `medalign student ground --student")

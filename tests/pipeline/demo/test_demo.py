@@ -17,7 +17,7 @@ from medalign.pipeline.demo.corpus import NO_PHRASE, SLOTS, draw_corpus
 from medalign.pipeline.demo.demo import ASSETS, DemoPlan, run_demo
 from medalign.pipeline.demo.demo_changes import about_similarity, measure_tables, verdict, whether_it_worked
 from medalign.pipeline.demo.demo_figures import _with_lesions
-from medalign.pipeline.demo.demo_page import demo_page
+from medalign.pipeline.demo.demo_page import _about_cards, _largest_changes, demo_page
 from medalign.pipeline.demo.demo_results import MEASURES, SIMILARITY, Findings, _sentence
 from medalign.pipeline.demo.demo_table import show_demo
 from medalign.pipeline.demo.pretrain_student import pretrain_student
@@ -162,11 +162,16 @@ def test_the_report_has_the_numbers_of_the_demo(tiny_demo):
     assert closed[1:4] == [f"{arm.mean('closed'):.3f}" for arm in report.arms.values()]
     gaps = report.findings.differences["align + LoRA"]
     helped = (gaps["closed"].low > 0 or gaps["open"].low > 0) and min(gaps["closed"].high, gaps["open"].high) > 0
-    assert ("align + LoRA gained answers" in page.lead) == helped
+    assert page.lead.startswith(whether_it_worked(report))
+    answer = page.lead.partition(" answered better")[0]
+    assert ("align + LoRA" in answer and not answer.startswith("No:")) == helped
     figures = {figure.name: figure for figure in page.figures}
     drawn = figures["attention"].table.filter(pl.col("panel") == "MEDALIGN")["views"].to_list()
     kept = report.arms["MEDALIGN"].attention
     assert all(any(np.allclose(views[0]["values"], row, atol=1e-6) for row in kept) for views in drawn)
+    values = figures["losses"].table.filter((pl.col("series") == "MEDALIGN") & (pl.col("panel") == "L_vis"))["y"]
+    assert f"MEDALIGN L_vis {values[0]:.3g} to {values[-1]:.3g}" in figures["losses"].caption
+    assert "on images that it trains on" in figures["losses"].caption
     losses = figures["losses"].table.filter(pl.col("series") == "MEDALIGN")
     assert set(losses["panel"]) == {"answer loss, nats per token", "L_vis", "L_att"}
     gains = [card.keys["worst change first"] for card in page.samples]
@@ -242,7 +247,9 @@ def test_each_arm_has_its_own_verdict():
     assert words["L_vis"] == ("better", "no significant difference")
     lead, state = verdict(report)
     assert state == "good"
-    assert lead.startswith("Here align + LoRA gained answers over LoRA.")
+    assert lead.startswith("Partly: align + LoRA answered better than LoRA; MEDALIGN did not")
+    for name in ("MEDALIGN adds", "L_vis compares", "align + LoRA is"):  # the numbers come after the meanings
+        assert lead.index(name) < lead.index("MEDALIGN against LoRA:")
     assert "MEDALIGN's losses did what they ask for" in lead
     assert "Significantly worse: open recall (strict)" in report.findings.sentence
 
@@ -250,15 +257,15 @@ def test_each_arm_has_its_own_verdict():
 @pytest.mark.parametrize(
     ("align", "starts"),
     [
-        ({}, "No answers gained."),
-        ({"closed": 1, "open": -1}, "No answers gained."),
-        ({"open": 1}, "Here align + LoRA gained answers over LoRA."),
+        ({}, "No: neither"),
+        ({"closed": 1, "open": -1}, "No: neither"),
+        ({"open": 1}, "Partly: align + LoRA answered better than LoRA"),
     ],
 )
 def test_a_gain_that_another_score_pays_for_is_none(align, starts):
     lead, state = verdict(changed(medalign={"loss_vis": 1}, align=align))
     assert lead.startswith(starts)
-    assert state == ("good" if starts.startswith("Here") else "bad")
+    assert state == ("good" if starts.startswith("Partly") else "bad")
     assert "did not do all that they ask for" in lead
 
 
@@ -285,3 +292,12 @@ def test_whether_it_worked_is_answered_in_one_sentence(medalign, align, answer):
 def test_a_better_l_vis_without_better_agreement_is_explained(agreement, paragraphs):
     assert len(about_similarity(changed(medalign={"loss_vis": 1, "agreement": agreement}))) == paragraphs
     assert about_similarity(changed(medalign={"agreement": agreement})) == []
+
+
+def test_only_changes_of_different_sizes_have_largest_ones():
+    flips, graded = [0.0, 1.0, -1.0, 1.0, -1.0], [0.5, 1.0, -1.0, 0.0]
+    assert "Here are the first 12 of each" in _about_cards(flips)
+    assert "largest" not in _about_cards(flips)
+    assert "those with the largest changes" in _about_cards(graded)
+    assert _largest_changes(flips) == [2, 4, 1, 3]  # the first of each, in the order of the questions
+    assert _largest_changes(graded) == [2, 1, 0]

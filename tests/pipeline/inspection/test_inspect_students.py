@@ -97,6 +97,11 @@ def test_the_folder_has_numbers_tables_figures_and_the_page(inspected):
     assert files == {"run.json", "inspection.json", "report.html", "figures", *(f"{name}.parquet" for name in tables)}
     assert inspected.values["students"] == ["base", "adapter"]
     assert inspected.values["labels"] == {"kind": "region", "names": ["background", "nodule"]}
+    uncertain = {(one["arm"], one["family"]) for one in inspected.values["probes"] if one["uncertain"]}
+    told = inspected.values["uncertain_verdicts"]
+    assert {(arm, family) for arm, families in told.items() for family in families} == uncertain
+    verdicts = inspected.report.verdicts
+    assert uncertain == {(a, f) for a in verdicts for f in verdicts[a] if verdicts[a][f].startswith("Uncertain")}
     page = (inspected.out / "report.html").read_text()
     assert inspected.report.verdicts["base"]["regions"].split(". ")[0] in page
     drawn = {path.stem for path in (inspected.out / "figures").glob("*.svg")}

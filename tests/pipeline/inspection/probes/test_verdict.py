@@ -1,10 +1,19 @@
 """The verdict's rules on curves that are made up."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from medalign.pipeline.evaluation.statistics import Difference
+from medalign.pipeline.inspection.inspection_page import _lead, _state
+from medalign.pipeline.inspection.number_text import change_text, percent, percent_interval
+from medalign.pipeline.inspection.probes.lost_shares import lost_places, stage_losses
+from medalign.pipeline.inspection.probes.probe_figures import verdict_table
 from medalign.pipeline.inspection.probes.probe_tasks import ProbeFamily, ProbeTask
 from medalign.pipeline.inspection.probes.stage_scores import StageScores
-from medalign.pipeline.inspection.probes.verdict import judge, stage_losses
+from medalign.pipeline.inspection.probes.verdict import judge
+from medalign.pipeline.reports.runs.wording import points, span
+from medalign.plain_text import signed_text
 
 STAGES = ("pixels", "teacher", "tower", "projector", "layer 1", "layer 2", "layer 3")
 EACH = 20
@@ -88,3 +97,50 @@ def test_two_losses_are_both_told_the_larger_first():
 def test_without_sources_the_tower_cannot_be_judged():
     found = judge(scores((0.7, 0.7, 0.9), stages=("tower", "projector", "layer 1")), seed=0)
     assert [loss.place for loss in found.losses] == ["projector", "layer 0"]
+
+
+NONE_THOUGH_MOST_NAME_A_STAGE = scores((0.8, 0.9, 0.9, 0.79, 0.79, 0.7, 0.7), images=20)
+SEVERAL_STAGES = scores((0.9, 0.9, 0.77, 0.68, 0.68, 0.62, 0.62), images=8)
+FIRM = scores((0.8, 0.9, 0.9, 0.7, 0.72, 0.7, 0.7))
+
+
+@pytest.mark.parametrize("found", [NONE_THOUGH_MOST_NAME_A_STAGE, SEVERAL_STAGES, FIRM])
+def test_the_sentence_is_as_sure_as_the_resamples(found):
+    verdict = judge(found, seed=0)
+    places = lost_places(found.stages, *found.resampled(0))
+    counts = {place or "none": sum(other == place for other in places) / len(places) for place in set(places)}
+    assert verdict.outcomes == pytest.approx(counts)
+    assert verdict.named == pytest.approx(counts.get(verdict.place or "none", 0))
+    assert verdict.uncertain == verdict.record()["uncertain"] == (verdict.named < 0.5)
+    assert verdict.sentence.startswith("Uncertain: ") == verdict.uncertain
+    assert "surely" not in verdict.sentence
+    assert verdict.uncertain == (found is not FIRM)
+    if verdict.uncertain:
+        assert verdict.place in (None, "tower")
+        others = {place: share for place, share in counts.items() if place not in (verdict.place, "none")}
+        assert f"but only {100 * verdict.named:.0f} % of resamples of the images agree; " in verdict.sentence
+        assert f"{100 * sum(others.values()):.0f} % name " in verdict.sentence
+
+
+def test_every_arm_is_uncertain_by_its_own_resamples():
+    arms = {"base": FIRM, "lora": NONE_THOUGH_MOST_NAME_A_STAGE}
+    verdicts = {(arm, "regions"): judge(found, seed=0) for arm, found in arms.items()}
+    lora = verdicts["lora", "regions"]
+    assert (lora.kind, lora.uncertain, verdicts["base", "regions"].uncertain) == ("none", True, False)
+    tokens = SimpleNamespace(families=[SimpleNamespace(name="regions")], verdicts=verdicts)
+    lead = _lead([SimpleNamespace(name=arm) for arm in arms], tokens, ())
+    assert lead.startswith("Information about regions is lost at the projector.")
+    assert "Uncertain: with lora, no stage passes the test, but only " in lead
+    assert "no loss found" not in lead
+    assert [row[2] for row in verdict_table(verdicts).rows] == ["lost at the projector", "uncertain"]
+    assert _state(tokens) == "bad"
+    del verdicts["base", "regions"]
+    assert _state(tokens) == "neutral"  # not good: most resamples name a stage
+
+
+def test_a_change_that_rounds_to_zero_has_no_sign():
+    nothing = Difference(mean=-0.0001, low=-0.002, high=-0.0004)
+    assert change_text(nothing) == "0.000 [-0.002, 0.000]"
+    assert (percent(-0.001), percent_interval(-0.0, -0.2, 0.001)) == ("0 %", "0 % [-20 %, 0 %]")
+    assert (points(-0.0001), span(-0.0001, 0.5)) == ("0.0 points", "0.0 to 50.0")
+    assert [signed_text(value, 1) for value in (-10.0, 0.04, 100.0)] == ["-10.0", "0.0", "+100.0"]
