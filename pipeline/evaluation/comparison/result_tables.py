@@ -180,11 +180,21 @@ def _notes(spec: ComparisonSpec, findings: Sequence[Finding]) -> tuple[str, ...]
 
 def _few_images(findings: Sequence[Finding]) -> tuple[str, ...]:
     """The note on intervals from few images, if a table has one."""
-    few = {finding.data: finding.images for finding in findings if 0 < finding.images < FEW_IMAGES}
+    few: dict[str, dict[str, int]] = {}
+    for finding in findings:
+        if 0 < finding.images < FEW_IMAGES:
+            few.setdefault(finding.data, {})[finding.metric.removesuffix(f"_{finding.table}")] = finding.images
     if not few:
         return ()
-    listed = ", ".join(f"{name} {images}" for name, images in few.items())
+    listed = "; ".join(f"{name} {_image_counts(metrics)}" for name, metrics in few.items())
     return (
-        f"{DOUBLE_DAGGER}: from fewer than {FEW_IMAGES} images ({listed}); the interval is widened, and results from "
-        "so few images hardly generalize.",
+        f"{DOUBLE_DAGGER}: from fewer than {FEW_IMAGES} images with scored answers ({listed}); the interval is "
+        "widened, and results from so few images hardly generalize.",
     )
+
+
+def _image_counts(metrics: Mapping[str, int]) -> str:
+    """The images of each metric of a data set, or one number if it is the same for all."""
+    if len(set(metrics.values())) == 1:
+        return str(next(iter(metrics.values())))
+    return ", ".join(f"{metric} {images}" for metric, images in metrics.items())
