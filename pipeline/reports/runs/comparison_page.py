@@ -79,7 +79,7 @@ def _lead(rows: Sequence[Row], baseline: str) -> tuple[str, State]:
         return (
             f"No significant difference from {baseline} in {number}. The largest one is not beyond chance: "
             f"{difference_sentence(largest)}, p = {largest['p_holm']:.2g} after the correction. That p decides: it "
-            "allows for all comparisons, the interval for this one alone."
+            "allows for all comparisons, an interval for one alone."
         ), "neutral"
     parts = [f"Compared with {baseline}, in {number}:"]
     for word, found in (("significantly better", better), ("significantly worse", worse)):

@@ -126,11 +126,12 @@ def layers_figure(saved: SavedGrounding, shared: int) -> Figure:
         f"at {saved.layer_name}, {percent(mass.value)} of the attention is inside, {percent(mass.other)} with the "
         f"attention to other images, {percent(saved.findings.chance['mass'])} with uniform attention"
     )
-    regions = others_clause(saved, shared).removesuffix(".") or "The regions are the same in all lines"
+    regions = others_clause(saved, shared)
+    note = f"{regions} {said[0].upper()}{said[1:]}" if regions else f"The regions are the same in all lines: {said}"
     return lines(
         name="layers",
         title="Attention on the annotated regions, layer by layer",
-        caption=f"Bands: 95 % intervals over images. {regions}: {said}.",
+        caption=f"Bands: 95 % intervals over images. {note}.",
         alt=f"Curves over {len(saved.layers)} decoder layers: {said}.",
         points=pl.DataFrame(rows, schema_overrides=_NUMBERS),
         x_label="decoder layer (from 0)",
