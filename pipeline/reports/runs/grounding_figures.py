@@ -31,6 +31,8 @@ class _Record(BaseModel):
     aligned_layers: tuple[int, ...]
     against: str | None
     grid: str | None = None
+    warnings: tuple[str, ...] = ()
+    """Of the terminal; empty for runs of earlier versions."""
 
 
 _RECORD: Final = TypeAdapter(_Record)
@@ -48,6 +50,7 @@ class SavedGrounding:
     grid: PatchGrid | None
     """Grid of the image tokens; `None` for runs of earlier versions."""
     findings: GroundingFindings
+    warnings: tuple[str, ...] = ()
 
     @property
     def layers(self) -> list[int]:
@@ -87,6 +90,7 @@ def read_findings(out: Path) -> SavedGrounding:
         against=None if record.against is None else Path(record.against),
         grid=None if record.grid is None else PatchGrid.parse(record.grid),
         findings=check_record(_FINDINGS, parts, path, "results", then),
+        warnings=record.warnings,
     )
 
 

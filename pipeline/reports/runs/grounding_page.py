@@ -55,7 +55,7 @@ def grounding_page(out: Path, given: RunInputs | None = None) -> Page:
     questions = find_questions(out, table["question_id"].unique().to_list(), given)
     pictures = overlay_figures(out, saved, table, questions)
     name = student_name(run)
-    warnings = few_images_warnings(saved.findings.images)
+    warnings = list(saved.warnings or few_images_warnings(saved.findings.images))
     shared = _shared(saved, table)
     lead, state = _lead(saved, shared)
     return Page(

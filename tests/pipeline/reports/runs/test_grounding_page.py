@@ -146,3 +146,12 @@ def test_the_difference_from_other_images_is_that_of_the_numbers_beside_it(tmp_p
     assert "At the aligned layer 1, 58.3 %" in lead
     assert "over the 2 of 3 questions" in next(figure for figure in page.figures if figure.name == "layers").caption
     assert "over the 2 of 3 questions" in " ".join(page.sections[-1].text)
+
+
+def test_the_page_has_the_warnings_of_the_terminal(tmp_path):
+    run = write_grounding(tmp_path, attention(UNIFORM, INSIDE, UNIFORM))
+    saved = json.loads((run / "grounding.json").read_text())
+    (run / "grounding.json").write_text(json.dumps(saved | {"warnings": ["half of the update is lost"]}))
+    page = grounding_page(run)
+    assert page.sections[0].text == ["Half of the update is lost."]
+    assert page.lead.endswith("Read the warnings first.")
