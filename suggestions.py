@@ -43,6 +43,34 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return did_you_mean(nearest(name, known))
 
 
+def respelled(missing: Path, is_right: Callable[[Path], bool] = Path.exists) -> Path | None:
+    """The right path whose spelling is closest to that of one that does not exist; `None` if none is close.
+
+    Only the first folder or file of the path that does not exist is spelled anew; suffixes may differ.
+    """
+    wrong = missing
+    while wrong.parent != wrong and not _holds(Path.exists, wrong.parent):
+        wrong = wrong.parent
+    rest, beside = missing.relative_to(wrong), _names_in(wrong.parent)
+    stems = nearest(wrong.stem, dict.fromkeys(Path(name).stem for name in beside), most=_MOST_ENTRIES)
+    paths = (wrong.parent / name / rest for stem in stems for name in beside if Path(name).stem == stem)
+    return next((path for path in paths if _holds(is_right, path)), None)
+
+
+def spelling(missing: Path, is_right: Callable[[Path], bool] = Path.exists) -> str:
+    """What to append to "PATH does not exist": the path that was meant, or what to check."""
+    near = respelled(missing, is_right)
+    return f"; check its spelling{from_here(missing)}" if near is None else did_you_mean([str(near)])
+
+
+def from_here(path: Path) -> str:
+    """For a relative path, the working folder that it begins at, to append to an error about it."""
+    try:
+        return "" if path.is_absolute() else f" (the working folder is {Path.cwd()})"
+    except OSError:
+        return " (the working folder does not exist any more)"
+
+
 def to_pass(wrong: Path, is_right: Callable[[Path], bool], otherwise: str = "") -> str:
     """`pass runs/store.zarr` if a right folder is in, around or beside a `wrong` path, else `otherwise`.
 
@@ -62,6 +90,14 @@ def _right_folders(wrong: Path, is_right: Callable[[Path], bool]) -> list[Path]:
         if right := [folder for folder in folders if folder != wrong and _holds(is_right, folder)]:
             return right
     return []
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in islice(entries, _MOST_ENTRIES))
+    except OSError:
+        return []
 
 
 def _inside(folder: Path) -> list[Path]:

@@ -8,7 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError, ValidationInfo
 
 from ..errors import SettingsError
-from ..suggestions import did_you_mean, nearest
+from ..suggestions import did_you_mean, nearest, spelling
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -52,6 +52,10 @@ def yaml_problem(error: Exception, *, with_place: bool = False) -> str:
     return " ".join(str(getattr(error, "problem", None) or error).split())[:200]
 
 
+def _is_yaml(path: Path) -> bool:
+    return path.suffix in {".yaml", ".yml"} and path.is_file()
+
+
 def read_sections(path: Path, model: type[BaseModel]) -> dict[str, Any]:
     """Read the mapping in a YAML file.
 
@@ -61,7 +65,7 @@ def read_sections(path: Path, model: type[BaseModel]) -> dict[str, Any]:
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
     except FileNotFoundError as error:
-        raise SettingsError(f"the configuration file {path} does not exist") from error
+        raise SettingsError(f"the configuration file {path} does not exist{spelling(path, _is_yaml)}") from error
     except IsADirectoryError as error:
         raise SettingsError(f"{path} is a folder: pass a configuration file (YAML)") from error
     except RecursionError as error:

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,19 +12,23 @@ from command_tree import COMMANDS
 from medalign.api.arguments import check_choices
 from medalign.errors import InputError, SettingsError, StoreError
 from medalign.pipeline.data.import_manifest import import_manifest
+from medalign.pipeline.data.importers.image_folders.folder import require_folder
 from medalign.pipeline.data.manifest import Manifest
 from medalign.pipeline.evaluation.grounding.ground import read_grounding
 from medalign.pipeline.reports.runs.run_report import make_run_report
 from medalign.pipeline.training.run_folder import settings_file
+from medalign.pipeline.yaml_files import read_sections
 from medalign.progress import Silent
 from medalign.student.adapters.adapter_folder import read_adapter_record
 from medalign.student.families.original.original_config import read_config
 from medalign.student.prompts.templates import find_template
-from medalign.suggestions import to_pass
+from medalign.suggestions import respelled, to_pass
 from medalign.teacher_cache.store import open_store
 from medalign.teacher_cache.store.checking.small_file_checks import CREATED_BY
 from medalign.teacher_cache.store.checking.verification import verify
+from medalign.teacher_cache.store.file_names import GROUP_FILE, INDEX_FILE
 from medalign.teacher_cache.teachers import teacher_spec
+from pydantic import BaseModel
 from stores import write_store
 
 ROOT = Path(__file__).parents[1]
@@ -193,3 +198,59 @@ def test_the_folder_of_several_runs_leads_to_one(tmp_path, read, name):
     (tmp_path / "one" / name).touch()
     with pytest.raises(InputError, match=rf"(pass|such as) {re.escape(str(tmp_path / 'one'))}"):
         read(tmp_path)
+
+
+@pytest.fixture
+def demo(tmp_path, monkeypatch):
+    """An adapter, a student, a store and a manifest under a relative path; the adapter's folder is `arms/medalign`."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("demo/arms/medalign/medalign.json", "demo/student/config.json", "demo/manifest.parquet", "s.yaml"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    (tmp_path / "demo" / "store.zarr").mkdir()
+    for name in (GROUP_FILE, INDEX_FILE):
+        (tmp_path / "demo" / "store.zarr" / name).touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("read", "wrong", "meant"),
+    [
+        (read_adapter_record, "demo/arms/medaling", "demo/arms/medalign"),
+        (read_adapter_record, "dmeo/arms/medalign", "demo/arms/medalign"),
+        (read_config, "demo/studnet", "demo/student"),
+        (open_store, "demo/stroe.zarr", "demo/store.zarr"),
+        (Manifest.read, "demo/manifest.csv", "demo/manifest.parquet"),
+        (Manifest.read, "demo/mainfest.parquet", "demo/manifest.parquet"),
+        (partial(read_sections, model=BaseModel), "s.yml", "s.yaml"),
+        (require_folder, "demos", "demo"),
+    ],
+)
+def test_who_misspells_a_path_is_told_the_one_that_was_meant(demo, read, wrong, meant):
+    with pytest.raises((InputError, StoreError, SettingsError)) as told:
+        read(Path(wrong))
+    assert f"(did you mean '{meant}'?)" in str(told.value)
+    assert "create it" not in str(told.value)
+
+
+@pytest.mark.parametrize("read", [read_adapter_record, read_config, open_store, Manifest.read])
+def test_where_nothing_is_near_a_relative_path_the_working_folder_is_named(demo, read):
+    for wrong, is_said in ((Path("xyz"), True), (demo / "xyz", False)):
+        with pytest.raises((InputError, StoreError)) as told:
+            read(wrong)
+        assert (f"the working folder is {demo}" in str(told.value)) == is_said
+        assert "did you mean" not in str(told.value)
+
+
+def test_only_what_is_right_is_suggested(demo):
+    Path("demo/arms/medalin").mkdir()
+    assert respelled(Path("demo/arms/medaling"), lambda path: (path / "medalign.json").is_file()) == Path(
+        "demo/arms/medalign"
+    )
+    assert respelled(Path("demo/arms/xyz")) is None
+    assert respelled(Path("nowhere/at/all")) is None
+
+
+def test_a_manifest_is_to_be_created_as_parquet(demo):
+    with pytest.raises(InputError, match=r"create it with `medalign data import NAME SRC --out other/q\.parquet`"):
+        Manifest.read("other/q.csv")

@@ -18,6 +18,7 @@ from ...errors import InputError
 from ...file_kinds import kind_of
 from ...path_checks import path_text
 from ...plain_text import as_typed, counted
+from ...suggestions import did_you_mean, from_here, respelled
 from . import saved_tables
 from .manifest_images import IMAGE_FIELDS, MORE_IMAGES_COLUMN, ManifestImage, every_image
 from .manifest_schema import SCHEMA, AnswerType, ManifestRow, Turn, is_image_name, manifest_problems, with_added_columns
@@ -48,6 +49,19 @@ class _InvalidRows(InputError):
         listed = (f"  - {problem}" for problem in problems)
         super().__init__("\n".join([f"{what} does not follow docs/manifests.md:", *listed]))
         self.problems = problems
+
+
+def _other_manifest(path: Path) -> str:
+    """Which manifest to pass instead of one that does not exist, or how to create it."""
+    parquet = path.with_suffix(".parquet") if path.suffix else path
+    near = parquet if parquet.is_file() else respelled(path, _looks_like_manifest)
+    if near is not None:
+        return did_you_mean([str(near)])
+    return f"{from_here(path)}; create it with `medalign data import NAME SRC --out {as_typed(parquet)}`"
+
+
+def _looks_like_manifest(path: Path) -> bool:
+    return path.suffix == ".parquet" and path.is_file()
 
 
 @dataclass(frozen=True)
@@ -92,9 +106,7 @@ class Manifest:
             such = f", such as {inside[0]}" if inside else ""
             raise InputError(f"{path} is {kind_of(path.stat().st_mode)}, not a manifest: pass the Parquet file{such}")
         if not path.is_file():
-            raise InputError(
-                f"{path} does not exist; create it with `medalign data import NAME SRC --out {as_typed(path)}`"
-            )
+            raise InputError(f"{path} does not exist{_other_manifest(path)}")
         saved = saved_tables.read(path, _AGAIN)
         header = _parse_header(saved.header, path)
         frame = with_added_columns(saved.rows)

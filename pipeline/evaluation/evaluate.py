@@ -16,6 +16,7 @@ from ...progress import Progress
 from ...student.decoding import Decoding
 from ...student.decoding.generation import Answer, answer_batch, check_pixels
 from ...student.families.bases import read_text_side
+from ...student.file_errors import read_object
 from ...student.folders.student_facts import StudentFacts
 from ...student.inputs.collation import Pixels, Sample
 from ...student.loading.student_loading import Student
@@ -26,6 +27,7 @@ from ...teacher_cache.store import TeacherStore, open_store
 from ...teacher_cache.store.format.keyed_hashes import given_key
 from ..data.image_hashing import require_files
 from ..data.manifest import Manifest
+from ..data.manifest_images import IMAGE_HASHES
 from ..data.samples import manifest_samples
 from ..devices import pick_device
 from ..runs.answer_log import (
@@ -40,11 +42,11 @@ from ..runs.answer_log import (
 )
 from ..runs.provenance import describe_questions, describe_student, template_warnings
 from ..runs.run_inputs import RunInputs, write_inputs
-from ..runs.stop_reasons import as_warnings, count_finishes, finish_warnings, reading_warnings, shown_finishes
+from ..runs.stop_reasons import as_warnings, count_finishes, shown_finishes
 from ..runs.unknown_words import unknown_word_warning
 from .batches.array_tasks import PartReport, check_whole, part_report
 from .batches.batch_work import BatchOrder, BatchResult, Cell, StudentRecipe
-from .batches.conditions import check_conditions, condition_warnings, joined_conditions
+from .batches.conditions import check_conditions, joined_conditions
 from .batches.dispatch import WorkRequest, do_missing, jobs_of, run_lock
 from .batches.process_group import Group, joined_group
 from .decoding_choice import read_decoding
@@ -55,9 +57,11 @@ from .scoring import (
     PREDICTIONS_FILE,
     Scores,
     available_metrics,
+    image_names,
     read_answers,
     read_conditions,
     report_values,
+    saved_warnings,
     write_scores,
 )
 
@@ -373,14 +377,10 @@ class Evaluation:
         questions = self.questions.frame
         if self.inputs is not None:
             write_inputs(self.out, self.inputs)
-        scores = write_scores(self.out, run, questions, answers, self.metrics, conditions)
+        scores = write_scores(self.out, run, questions, answers, self.metrics, conditions, self.guesses)
         finishes = count_finishes(answers)
-        warnings = (
-            *self.guesses,
-            *condition_warnings(conditions, run),
-            *finish_warnings(finishes, run["decoding"]["max_new_tokens"]),
-            *reading_warnings(scores.vqa.unspaced, questions.height),
-        )
+        groups = image_names(questions.select(IMAGE_HASHES).to_series(), questions["question_id"])
+        warnings = tuple(saved_warnings(read_object(self.out / METRICS_FILE), questions.height, len(set(groups))))
         for line in as_warnings(warnings):
             self.progress.note(line)
         return EvaluationReport(

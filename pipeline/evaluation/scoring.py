@@ -32,10 +32,12 @@ from ...student.metrics.vqa import (
 )
 from ..assets.asset_registry import asset_digests, local_assets
 from ..data import saved_tables
-from ..data.manifest_images import IMAGE_HASHES
+from ..data.manifest_images import IMAGE_HASHES, image_groups
 from ..runs.answer_log import ANSWER, UNKNOWN_FINISH, LoggedAnswer, write_table, write_whole
 from ..runs.run_record import check_joined_conditions
-from ..runs.stop_reasons import count_finishes
+from ..runs.stop_reasons import count_finishes, finish_warnings, reading_warnings
+from .batches.conditions import condition_warnings
+from .statistics import few_images_warnings
 
 PREDICTIONS_FILE = "predictions.parquet"
 TIMINGS_FILE = "timings.parquet"
@@ -98,11 +100,12 @@ def write_scores(
     answers: Sequence[LoggedAnswer],
     metrics: Sequence[ReportMetric],
     conditions: Mapping[str, Any] | None = None,
+    guesses: Sequence[str] = (),
 ) -> Scores:
     """Score answers and write all files, metrics last: a folder that has them is complete.
 
     `predictions.parquet` is identical for two runs with equal answers. `conditions` are those of the answers; `None`
-    keeps the ones in metrics.json.
+    keeps the ones in metrics.json. `guesses` are warnings from before the first answer.
     """
     scores = score_answers(questions, [answer.prediction for answer in answers], metrics)
     cost = {
@@ -122,6 +125,7 @@ def write_scores(
         "finishes": finishes,
         "scores": asdict(scores.vqa),
         "reports": report_values(scores),
+        "guesses": list(guesses),
     }
     if scores.reports:
         values["assets"] = asset_digests()
@@ -134,6 +138,25 @@ def read_conditions(out: Path) -> dict[str, Any]:
     path = out / METRICS_FILE
     found = file_errors.read_object(path).get("conditions") if file_errors.is_file(path) else None
     return {} if found is None else check_joined_conditions(found, path)
+
+
+def image_names(hashes: pl.Series, question_ids: pl.Series) -> list[str]:
+    """The image, or group of shared images, of each question; a question without an image is a group of its own."""
+    return [
+        group or f"question {name}" for group, name in zip(image_groups(hashes), question_ids.to_list(), strict=True)
+    ]
+
+
+def saved_warnings(metrics: Mapping[str, Any], questions: int, images: int) -> list[str]:
+    """All warnings about a finished evaluation, from its metrics.json: the terminal and the page have the same."""
+    run = metrics["run"]
+    return [
+        *metrics.get("guesses", ()),
+        *condition_warnings(metrics.get("conditions") or {}, run),
+        *finish_warnings(metrics["finishes"], run["decoding"]["max_new_tokens"]),
+        *reading_warnings(metrics["scores"]["unspaced"], questions),
+        *few_images_warnings(images),
+    ]
 
 
 def _timings(answers: Sequence[LoggedAnswer]) -> pl.DataFrame:

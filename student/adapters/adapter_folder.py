@@ -23,7 +23,7 @@ from ... import __version__
 from ...atomic import sync_files, write_whole
 from ...choices import AttentionNormalization, DataUse, RotationMode
 from ...errors import InputError
-from ...suggestions import to_pass
+from ...suggestions import spelling, to_pass
 from ..alignment.aligned_student import AlignedStudent
 from ..compat.peft import without_peft_warning
 from ..distributed_values import full_value, put_back
@@ -252,7 +252,7 @@ def read_adapter_record(folder: Path) -> AdapterRecord:
         raise InputError(f"{folder} is not a finished adapter: it is a file; pass {remedy}")
     if not is_file(path):
         if not folder.exists():
-            raise InputError(f"{folder} is not a finished adapter: it does not exist; check its spelling")
+            raise InputError(f"{folder} is not a finished adapter: it does not exist{spelling(folder, _is_adapter)}")
         another = to_pass(folder, _is_adapter, f"pass a folder that has {ADAPTER_RECORD}")
         advice = unfinished_run(folder) or f"; {another}"
         raise InputError(f"{folder} is not a finished adapter: it has no {ADAPTER_RECORD}{advice}")

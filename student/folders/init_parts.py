@@ -18,6 +18,7 @@ from transformers import (
 
 from ...errors import InputError, MedalignError, SettingsError
 from ...plain_text import counted
+from ...suggestions import spelling
 from ..families.base_files import check_finite_model, check_no_adapter
 from ..families.image_token import add_image_token, check_same_ids, read_tokenizer
 from ..families.original.weight_index import find_weight_files, list_tensors
@@ -130,7 +131,9 @@ def _find_gguf(llm: Path, gguf_file: str | None) -> tuple[Path, str | None]:
     if is_file(llm) and llm.suffix == ".gguf":
         return llm.parent, llm.name
     if not llm.is_dir():
-        raise InputError(f"--llm {llm} does not exist, or is not a folder or a GGUF file")
+        if not llm.exists():
+            raise InputError(f"--llm {llm} does not exist{spelling(llm)}")
+        raise InputError(f"--llm {llm} is not a folder or a GGUF file")
     if gguf_file is not None:
         if not (llm / gguf_file).is_file():
             raise InputError(f"{llm} has no file {gguf_file}")

@@ -17,6 +17,7 @@ from ...choices import DataUse
 from ...errors import InputError, MedalignError
 from ...plain_text import as_typed, quoted_error
 from ...progress import Progress
+from ...suggestions import spelling
 from ..store.access.store_files import open_regular
 from ..store.checking.unaltered import require_unaltered
 from ..store.file_names import MANIFEST_FILE
@@ -103,7 +104,7 @@ def _open_archive(file: Path) -> Iterator[zipfile.ZipFile]:
     try:
         opened = open_regular(file)
     except FileNotFoundError as error:
-        raise InputError(f"{file} does not exist") from error
+        raise InputError(f"{file} does not exist{spelling(file, Path.is_file)}") from error
     with _BoundedReads(opened.detach()) as bounded:
         with _damaged_zip(file, is_packed=_begins_as_packed(bounded)):
             archive = zipfile.ZipFile(bounded)

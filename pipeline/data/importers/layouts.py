@@ -6,6 +6,7 @@ from pathlib import Path, PurePath
 
 from ....errors import InputError
 from ....progress import Progress
+from ....suggestions import spelling
 from ..manifest import Manifest
 from .common import ImportOptions
 from .image_folders.image_files import is_system_name
@@ -57,7 +58,7 @@ def find_layout(importer: Importer, src: Path) -> tuple[Layout, str]:
         InputError: SRC does not exist, its layout is unknown, or it has two layouts.
     """
     if not src.exists():
-        raise InputError(f"{src} does not exist")
+        raise InputError(f"{src} does not exist{spelling(src)}")
     found = [(layout, marker) for layout in importer.layouts if (marker := layout.marker(src)) is not None]
     if len({layout.run for layout, _ in found}) > 1:
         both = "\n".join(f"  {layout.name}: {marker}" for layout, marker in found)

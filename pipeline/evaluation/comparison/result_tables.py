@@ -1,6 +1,6 @@
 """Arrange findings as tables in the paper's layout, independent of the output format."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ....plain_text import signed_text
 from ....student.metrics.result import MetricResult
@@ -14,6 +14,7 @@ from .table_entries import (
     DAGGER,
     DOUBLE_DAGGER,
     LEVEL,
+    NO_WIDTH,
     Entry,
     Grid,
     is_significant,
@@ -116,7 +117,7 @@ def difference_grid(spec: ComparisonSpec, student: str, table: Table, findings: 
         title=f"{student}: differences from {spec.baseline.adapter}, {spec.baseline.decoding}; {TITLES[table]}",
         header=("adapter", "decoding", "data", "metric", "difference, points", "p", "p (Holm)"),
         rows=rows,
-        notes=_few_images(own),
+        notes=(*_few_images(own), *_without_width((f.difference_low, f.difference_high) for f in own)),
     )
 
 
@@ -163,6 +164,7 @@ def _notes(spec: ComparisonSpec, findings: Sequence[Finding]) -> tuple[str, ...]
         f"test over images, with Holm's correction for the {tests} comparisons in this table.",
         f"Means over {' or '.join(map(str, repeats))} {seeds}; the intervals do not include the spread between seeds.",
         *_few_images(findings),
+        *_without_width((finding.low, finding.high) for finding in findings),
     ]
     absent = {finding.metric: finding.absent for finding in findings if finding.absent is not None}
     notes += [f"{metric} is absent: {reason}" for metric, reason in absent.items()]
@@ -181,11 +183,28 @@ def _notes(spec: ComparisonSpec, findings: Sequence[Finding]) -> tuple[str, ...]
 
 def _few_images(findings: Sequence[Finding]) -> tuple[str, ...]:
     """The note on intervals from few images, if a table has one."""
-    few = {finding.data: finding.images for finding in findings if 0 < finding.images < FEW_IMAGES}
+    few: dict[str, dict[str, int]] = {}
+    for finding in findings:
+        if 0 < finding.images < FEW_IMAGES:
+            few.setdefault(finding.data, {})[finding.metric.removesuffix(f"_{finding.table}")] = finding.images
     if not few:
         return ()
-    listed = ", ".join(f"{name} {images}" for name, images in few.items())
+    listed = "; ".join(f"{name} {_image_counts(metrics)}" for name, metrics in few.items())
     return (
-        f"{DOUBLE_DAGGER}: from fewer than {FEW_IMAGES} images ({listed}); the interval is widened, and results from "
-        "so few images hardly generalize.",
+        f"{DOUBLE_DAGGER}: from fewer than {FEW_IMAGES} images with scored answers ({listed}); the interval is "
+        "widened, and results from so few images hardly generalize.",
     )
+
+
+def _without_width(spans: Iterable[tuple[float | None, float | None]]) -> tuple[str, ...]:
+    """The note on intervals that are not shown although there are several images, if a table has one."""
+    if any(low is not None and high is not None and high - low < NO_WIDTH for low, high in spans):
+        return ("Without brackets: all images have the same value, from which no interval can be drawn.",)
+    return ()
+
+
+def _image_counts(metrics: Mapping[str, int]) -> str:
+    """The images of each metric of a data set, or one number if it is the same for all."""
+    if len(set(metrics.values())) == 1:
+        return str(next(iter(metrics.values())))
+    return ", ".join(f"{metric} {images}" for metric, images in metrics.items())

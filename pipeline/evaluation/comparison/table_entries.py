@@ -11,6 +11,8 @@ from .paper_figures import other_settings, paper_figure
 from .spec import ComparisonSpec
 
 DAGGER = "\N{DAGGER}"
+NO_WIDTH = 1e-9
+"""An interval of less is not shown: it comes from images that all have the same value."""
 """Marks a number of the paper whose method had other settings."""
 DOUBLE_DAGGER = "\N{DOUBLE DAGGER}"
 """Marks an interval from fewer than `FEW_IMAGES` images."""
@@ -114,6 +116,7 @@ def percent_text(value: float | None) -> str:
 
 
 def span_text(finding: Finding, low: float | None, high: float | None) -> str:
-    if low is None or high is None or low != low:
+    """An interval in a cell; empty if there is none, or if it has no width, which would claim certainty."""
+    if low is None or high is None or low != low or high - low < NO_WIDTH:
         return ""
     return f"[{100 * low:.1f}, {100 * high:.1f}]{DOUBLE_DAGGER if finding.images < FEW_IMAGES else ''}"

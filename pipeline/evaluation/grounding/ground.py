@@ -72,6 +72,8 @@ class GroundingReport:
     """Grid of the image tokens; attention.npy has the patches in its order, row by row."""
     against: Path | None
     findings: GroundingFindings
+    warnings: tuple[str, ...] = ()
+    """Warnings about the results, which the terminal and the page show."""
 
     def summary(self) -> dict[str, Any]:
         return {
@@ -82,6 +84,7 @@ class GroundingReport:
             "grid": str(self.grid),
             "against": None if self.against is None else str(self.against),
             **self.findings.values(),
+            "warnings": list(self.warnings),
         }
 
 
@@ -157,7 +160,7 @@ def run_grounding(request: GroundingRequest, out: Path, progress: Progress) -> G
             warnings = [*condition_warnings(conditions, run), *few_images_warnings(findings.images)]
             for line in as_warnings(warnings):
                 progress.note(line)
-            report = _finish(request, out, questions, facts, findings)
+            report = _finish(request, out, questions, facts, findings, warnings)
             parts.remove()
             return report
 
@@ -224,6 +227,7 @@ def _finish(
     questions: GroundedQuestions,
     student: StudentFacts,
     findings: GroundingFindings,
+    warnings: Sequence[str],
 ) -> GroundingReport:
     report = GroundingReport(
         out=out,
@@ -233,6 +237,7 @@ def _finish(
         grid=student.images.grid,
         against=request.against,
         findings=findings,
+        warnings=tuple(warnings),
     )
     write_inputs(out, request.inputs)
     write_whole(out / FINDINGS_FILE, json.dumps(report.summary(), indent=2) + "\n")

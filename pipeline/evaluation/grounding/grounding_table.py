@@ -27,7 +27,8 @@ def show_grounding(report: GroundingReport, page: Mapping[str, str | None] | Non
     if left_out:
         print_line(f"Questions not measured: {left_out}.")
     print_line(
-        "Brackets: 95 % intervals over images. (other): the same regions with the attention to other images. *: "
+        "Brackets: 95 % intervals over images. (other): the same regions with the attention to other images, over the "
+        "questions whose regions another image has; *, and differences, compare the same questions. *: "
         f"significant difference. The results per question and layer are in {report.out / GROUNDING_FILE}"
     )
     show_page(page or {})

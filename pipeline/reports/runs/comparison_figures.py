@@ -9,7 +9,7 @@ import polars as pl
 
 from ....plain_text import signed_text
 from ...evaluation.comparison.analysis import table_of
-from ...evaluation.comparison.table_entries import LEVEL
+from ...evaluation.comparison.table_entries import LEVEL, NO_WIDTH
 from ..figures.bars import bars
 from ..figures.figure import Figure, figure_name
 from .wording import listed, percent, points
@@ -38,8 +38,9 @@ def is_significant(row: Row) -> bool:
 
 def difference_sentence(row: Row) -> str:
     """A system's difference from the baseline in words."""
-    interval = f"{signed_text(100 * row['difference_low'], 1)} to {signed_text(100 * row['difference_high'], 1)}"
-    return f"{system_of(row)}: {metric_of(row)} {points(row['difference'])}, {interval}"
+    low, high = row["difference_low"], row["difference_high"]
+    interval = f", {signed_text(100 * low, 1)} to {signed_text(100 * high, 1)}" if high - low > NO_WIDTH else ""
+    return f"{system_of(row)}: {metric_of(row)} {points(row['difference'])}{interval}"
 
 
 def value_figures(findings: Sequence[Row]) -> Iterator[tuple[str, str, Figure]]:

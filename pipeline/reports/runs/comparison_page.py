@@ -23,7 +23,7 @@ from .comparison_figures import (
     is_significant,
     value_figures,
 )
-from .wording import listed
+from .wording import listed, warning_texts
 
 _CELLS_TITLE: Final = "Every cell"
 
@@ -51,7 +51,7 @@ def comparison_page(out: Path, given: RunInputs | None = None) -> Page:
         ),
     ]
     if tables.warnings:
-        sections.insert(0, Section(title="Warnings", text=tables.warnings))
+        sections.insert(0, Section(title="Warnings", text=warning_texts(tables.warnings, after_a_name=True)))
     return Page(
         title=tables.title,
         lead=lead + (" Read the warnings first." if tables.warnings else ""),
@@ -78,7 +78,8 @@ def _lead(rows: Sequence[Row], baseline: str) -> tuple[str, State]:
         largest = max(compared, key=lambda row: abs(row["difference"]))
         return (
             f"No significant difference from {baseline} in {number}. The largest one is not beyond chance: "
-            f"{difference_sentence(largest)}."
+            f"{difference_sentence(largest)}, p = {largest['p_holm']:.2g} after the correction. That p decides: it "
+            "allows for all comparisons, an interval for one alone."
         ), "neutral"
     parts = [f"Compared with {baseline}, in {number}:"]
     for word, found in (("significantly better", better), ("significantly worse", worse)):
@@ -140,7 +141,7 @@ def _facts(out: Path, tables: ComparisonTables) -> dict[str, object]:
     answers = read_object(out / COMPARISON_FILE).get("answers", {})
     facts: dict[str, object] = {
         "baseline": f"{tables.adapter}, {tables.decoding}",
-        "what was run": " ".join(tables.preamble),
+        "cells and questions": " ".join(tables.preamble),
         "data-use class": tables.data_use,
     }
     names = {"medalign": "medalign", "threads": "threads"}

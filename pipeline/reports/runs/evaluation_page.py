@@ -8,18 +8,17 @@ import polars as pl
 
 from ....plain_text import counted
 from ....student.metrics.vqa import KINDS, READINGS, Kind
-from ...evaluation.batches.conditions import condition_warnings
-from ...evaluation.statistics import few_images_warnings
+from ...evaluation.scoring import saved_warnings
 from ...runs.run_inputs import RunInputs
-from ...runs.stop_reasons import finish_warnings, reading_warnings
 from ..figures.bars import bars
 from ..figures.figure import Figure, figure_name
-from ..page import Page, Section, Table
+from ..page import Page, Sample, Section, Table
 from .evaluation_cards import cards, samples_text
+from .evaluation_intervals import interval_cells, interval_notes
 from .evaluation_scores import MEASURED, Estimate, SavedScores, read_scores
 from .run_facts import run_facts, student_name
 from .run_questions import find_questions
-from .wording import listed, percent, sharing_notice, span
+from .wording import listed, percent, points, sharing_notice, span, warning_texts
 
 _MOST_GROUPS: Final = 12
 """Groups of a figure; its table has all of them."""
@@ -42,9 +41,8 @@ def evaluation_page(out: Path, given: RunInputs | None = None) -> Page:
     questions = find_questions(out, scores.table["question_id"].to_list(), given)
     name = student_name(run)
     shown = cards(scores, questions, run["adapter"] or run["base"])
-    pictures = sum(card.picture is not None for card in shown)
-    contents = f"questions, reference answers and answers of the student, and {counted(pictures, 'image')}"
-    warnings = _warnings(scores)
+    contents = f"questions, reference answers and answers of the student, and {_pictures(scores, shown)}"
+    warnings = saved_warnings(scores.metrics, scores.table.height, scores.images)
     return Page(
         title=f"Evaluation of {name}",
         lead=_lead(scores, name, warnings),
@@ -55,6 +53,15 @@ def evaluation_page(out: Path, given: RunInputs | None = None) -> Page:
         samples=shown,
         samples_text=samples_text(scores, shown, questions.missing_pictures()),
     )
+
+
+def _pictures(scores: SavedScores, shown: Sequence[Sample]) -> str:
+    """How many pictures of how many images the cards have."""
+    first = dict(scores.table.select("question_id", pl.col("image_hashes").list.first()).iter_rows())
+    images = [first[card.name] for card in shown if card.picture is not None]
+    if len(set(images)) == len(images):
+        return counted(len(images), "image")
+    return f"{counted(len(images), 'picture')} of {counted(len(set(images)), 'image')}"
 
 
 def _lead(scores: SavedScores, name: str, warnings: list[str]) -> str:
@@ -77,11 +84,15 @@ def _common_answer(scores: SavedScores) -> str:
     if frequent is None or scores.images < 2:
         return ""
     always = f"always answering \N{LEFT DOUBLE QUOTATION MARK}{frequent.answer}\N{RIGHT DOUBLE QUOTATION MARK}"
-    difference = "no significant difference"
-    if frequent.difference.beyond_noise:
-        difference = f"significantly {'more' if frequent.difference.mean > 0 else 'fewer'} right answers"
-    comparison = "compared with" if frequent.difference.beyond_noise else "from"
-    return f"Closed questions: {difference} {comparison} {always}, which is right for {percent(frequent.value)}."
+    gap = frequent.difference
+    right = f"{always}, which is right for {percent(frequent.value)}"
+    if gap.high - gap.low < 1e-9:  # every image has the same difference, from which no interval can be drawn
+        return f"Closed questions: {points(gap.mean)} compared with {right}, about every image, so without an interval."
+    interval = f"{points(gap.mean)}, paired by image: 95\N{NO-BREAK SPACE}% interval {span(gap.low, gap.high)}"
+    if not gap.beyond_noise:
+        return f"Closed questions: no significant difference from {right} ({interval})."
+    more = "more" if gap.mean > 0 else "fewer"
+    return f"Closed questions: significantly {more} right answers compared with {right} ({interval})."
 
 
 def _with_span(found: Estimate) -> str:
@@ -89,27 +100,17 @@ def _with_span(found: Estimate) -> str:
     return percent(found.value) + (f" (95\N{NO-BREAK SPACE}% interval {interval})" if interval else "")
 
 
-def _warnings(scores: SavedScores) -> list[str]:
-    metrics = scores.metrics
-    run = metrics["run"]
-    return [
-        *condition_warnings(metrics.get("conditions") or {}, run),
-        *finish_warnings(metrics["finishes"], run["decoding"]["max_new_tokens"]),
-        *reading_warnings(metrics["scores"]["unspaced"], scores.table.height),
-        *few_images_warnings(scores.images),
-    ]
-
-
 def _sections(scores: SavedScores, warnings: list[str]) -> Iterator[Section]:
     if warnings:
-        yield Section(title="Warnings", text=warnings)
+        yield Section(title="Warnings", text=warning_texts(warnings))
     rows = list(_score_rows(scores))
     if rows:
         yield Section(
             title="Scores",
             text=[
                 "Strict scores compare whole words, and count each word of a reference once; reference scores are "
-                "computed as in the paper's code. Intervals (95 %) are over the choice of test images."
+                "computed as in the paper's code. Intervals (95 %) are over the choice of test images.",
+                *interval_notes(_every_score(scores)),
             ],
             figures=[_score_figure(scores, rows)],
             tables=[Table(columns=_COLUMNS, rows=rows)],
@@ -131,11 +132,12 @@ def _score_rows(scores: SavedScores) -> Iterator[tuple[Any, ...]]:
         for reading in reversed(READINGS):
             found = scores.kind(kind, reading)
             if found is not None:
-                yield kind, f"{reading} {MEASURED[kind]}", *_cells(found)
+                yield kind, f"{reading} {MEASURED[kind]}", *interval_cells(found)
 
 
-def _cells(found: Estimate) -> tuple[Any, ...]:
-    return percent(found.value), span(found.low, found.high), found.questions, found.images
+def _every_score(scores: SavedScores) -> list[Estimate]:
+    found = (scores.kind(kind, reading) for kind in KINDS for reading in READINGS)
+    return [each for each in found if each is not None]
 
 
 def _score_figure(scores: SavedScores, rows: list[tuple[Any, ...]]) -> Figure:
@@ -185,10 +187,13 @@ def _group_figure(grouping: str, found: Sequence[tuple[str, Kind, Estimate]]) ->
     group, kind, least = min(drawn, key=lambda item: item[2].value)
     said = f"the lowest is {percent(least.value)} ({group}, {counted(least.questions, f'{kind} question')})"
     rest = f" The {_MOST_GROUPS} most frequent of {len(order)} groups are drawn." if len(order) > _MOST_GROUPS else ""
+    without = ""
+    if any(each.low is None for _, _, each in drawn):
+        without = " Without an interval: only one image, or the same score for all images."
     return bars(
         name=figure_name(f"scores by {title}"),
         title=f"Scores by {title}",
-        caption=f"Bars: 95 % intervals over images; {said}.{rest}",
+        caption=f"Bars: 95 % intervals over images; {said}.{without}{rest}",
         alt=f"Bar chart of strict scores for {listed(order)}; {said}.",
         points=pl.DataFrame(points, schema_overrides=_POINTS),
         value_label="strict score (%)",
@@ -199,11 +204,12 @@ def _group_numbers(groups: Groups) -> Section:
     tables = [
         Table(
             columns=(grouping.replace("_", " "), "questions", *_COLUMNS[2:]),
-            rows=[(group, kind, *_cells(each)) for group, kind, each in found],
+            rows=[(group, kind, *interval_cells(each)) for group, kind, each in found],
         )
         for grouping, found in groups.items()
     ]
-    return Section(title="Numbers of all groups", tables=tables, folded=True)
+    notes = list(interval_notes([each for found in groups.values() for _, _, each in found]))
+    return Section(title="Numbers of all groups", text=notes, tables=tables, folded=True)
 
 
 def _reports(scores: SavedScores) -> Section:

@@ -14,8 +14,7 @@ from ....student.file_errors import read_object
 from ....student.metrics.result import mean_result
 from ....student.metrics.vqa import GROUPINGS, KINDS, Kind, strict_score
 from ...data import saved_tables
-from ...data.manifest_images import image_groups
-from ...evaluation.scoring import METRICS_FILE, PREDICTIONS_FILE
+from ...evaluation.scoring import METRICS_FILE, PREDICTIONS_FILE, image_names
 from ...evaluation.statistics import Difference, bootstrap_difference, bootstrap_interval
 
 SEED: Final = 0
@@ -31,7 +30,7 @@ class Estimate:
     value: float
     low: float | None
     high: float | None
-    """The interval; `None` for fewer than two images."""
+    """The interval; `None` for fewer than two images, and if all have the same score, which leaves nothing to draw."""
     questions: int
     images: int
 
@@ -69,6 +68,8 @@ class SavedScores:
             return None
         least = 0.0 if (result.parts >= 0).all() else -1.0  # with few images, intervals may exceed the range of a score
         low, high = (None if end != end else min(max(end, least), 1.0) for end in (interval.low, interval.high))
+        if low is not None and high is not None and high - low < _TOLERANCE:
+            low = high = None
         scored = {group for group, is_scored in zip(self.groups, result.scored, strict=True) if is_scored}
         return Estimate(value=result.value, low=low, high=high, questions=int(result.scored.sum()), images=len(scored))
 
@@ -128,13 +129,8 @@ def read_scores(out: Path) -> SavedScores:
         raise InputError(f"{out / PREDICTIONS_FILE} has no column {', '.join(missing)}: {again}")
     if "image_hashes" not in table.columns:  # from a version without questions about several images
         table = table.with_columns(pl.concat_list("image_hash").list.drop_nulls().alias("image_hashes"))
-    found = image_groups(table["image_hashes"])
-    ids = table["question_id"]
-    scores = SavedScores(
-        metrics=metrics,
-        table=table,
-        groups=[group or f"question {name}" for group, name in zip(found, ids, strict=True)],
-    )
+    groups = image_names(table["image_hashes"], table["question_id"])
+    scores = SavedScores(metrics=metrics, table=table, groups=groups)
     _check_same(scores, out, again)
     return scores
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import polars as pl
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from ....plain_text import as_typed
+from ....plain_text import as_typed, counted
 from ....saved_records import check_record
 from ....student.file_errors import read_object
 from ....teacher_cache.geometry.patch_grid import PatchGrid
@@ -31,6 +31,8 @@ class _Record(BaseModel):
     aligned_layers: tuple[int, ...]
     against: str | None
     grid: str | None = None
+    warnings: tuple[str, ...] = ()
+    """Of the terminal; empty for runs of earlier versions."""
 
 
 _RECORD: Final = TypeAdapter(_Record)
@@ -48,6 +50,7 @@ class SavedGrounding:
     grid: PatchGrid | None
     """Grid of the image tokens; `None` for runs of earlier versions."""
     findings: GroundingFindings
+    warnings: tuple[str, ...] = ()
 
     @property
     def layers(self) -> list[int]:
@@ -87,11 +90,27 @@ def read_findings(out: Path) -> SavedGrounding:
         against=None if record.against is None else Path(record.against),
         grid=None if record.grid is None else PatchGrid.parse(record.grid),
         findings=check_record(_FINDINGS, parts, path, "results", then),
+        warnings=record.warnings,
     )
 
 
-def layers_figure(saved: SavedGrounding) -> Figure:
-    """Every measure over the layers, with what other images and uniform attention give."""
+def others_clause(saved: SavedGrounding, shared: int) -> str:
+    """Which questions the means with other images are over; empty if it is all of them, or none."""
+    if shared in (0, saved.questions):
+        return ""
+    return (
+        f"Means with other images, and the differences from them, are over the {shared:,} of "
+        f"{counted(saved.questions, 'question')} whose regions another image of the modality has too."
+    )
+
+
+def layers_figure(saved: SavedGrounding, shared: int) -> Figure:
+    """Every measure over the layers, with what other images and uniform attention give.
+
+    Args:
+        saved: The results.
+        shared: The number of questions whose regions another image has too.
+    """
     rows: list[dict[str, Any]] = []
     for measure in MEASURES:
         panel = TITLES[measure.name]
@@ -111,10 +130,12 @@ def layers_figure(saved: SavedGrounding) -> Figure:
         f"at {saved.layer_name}, {percent(mass.value)} of the attention is inside, {percent(mass.other)} with the "
         f"attention to other images, {percent(saved.findings.chance['mass'])} with uniform attention"
     )
+    regions = others_clause(saved, shared)
+    note = f"{regions} {said[0].upper()}{said[1:]}" if regions else f"The regions are the same in all lines: {said}"
     return lines(
         name="layers",
         title="Attention on the annotated regions, layer by layer",
-        caption=f"Bands: 95 % intervals over images. The regions are the same in all lines: {said}.",
+        caption=f"Bands: 95 % intervals over images. {note}.",
         alt=f"Curves over {len(saved.layers)} decoder layers: {said}.",
         points=pl.DataFrame(rows, schema_overrides=_NUMBERS),
         x_label="decoder layer (from 0)",

@@ -9,6 +9,7 @@ import polars as pl
 from ....choices import DataUse
 from ....plain_text import counted
 from ...evaluation.grounding.ground import read_grounding
+from ...evaluation.grounding.layer_statistics import LayerFinding
 from ...evaluation.grounding.measures import MEASURES
 from ...evaluation.statistics import Difference, few_images_warnings
 from ...runs.answer_log import RUN_FILE
@@ -16,11 +17,19 @@ from ...runs.run_inputs import RunInputs
 from ...runs.run_record import read_run
 from ..figures.figure import Figure
 from ..page import Page, Section, State, Table
-from .grounding_figures import TITLES, SavedGrounding, change_figure, layer_rows, layers_figure, read_findings
+from .grounding_figures import (
+    TITLES,
+    SavedGrounding,
+    change_figure,
+    layer_rows,
+    layers_figure,
+    others_clause,
+    read_findings,
+)
 from .grounding_overlays import overlay_figures
 from .run_facts import run_facts, student_name
 from .run_questions import RunQuestions, find_questions
-from .wording import percent, points, sharing_notice, span
+from .wording import percent, points, sharing_notice, span, warning_texts
 
 _MEASURES: Final = (
     "Attention inside the region: the share of the attention on the image that is inside the region. Pointing game: "
@@ -29,6 +38,10 @@ _MEASURES: Final = (
     "Uniform attention is a weak baseline, because organs are in the middle of images. So another line has the same "
     "regions with the attention to other images of the same modality that have them: only a value above it shows that "
     "the student used this image.",
+)
+
+_NUMBERS_TEXT: Final = (
+    "*: significantly different from attention to other images. Parentheses: 95 % intervals over images."
 )
 
 
@@ -42,19 +55,25 @@ def grounding_page(out: Path, given: RunInputs | None = None) -> Page:
     questions = find_questions(out, table["question_id"].unique().to_list(), given)
     pictures = overlay_figures(out, saved, table, questions)
     name = student_name(run)
-    warnings = few_images_warnings(saved.findings.images)
-    lead, state = _lead(saved)
+    warnings = list(saved.warnings or few_images_warnings(saved.findings.images))
+    shared = _shared(saved, table)
+    lead, state = _lead(saved, shared)
     return Page(
         title=f"Grounding of {name}",
         lead=lead + (" Read the warnings first." if warnings else ""),
         state=state,
         notice=_notice(pictures, questions.data_use),
         facts=run_facts(run, {}) | _facts(saved, table),
-        sections=tuple(_sections(saved, pictures, questions, warnings)),
+        sections=tuple(_sections(saved, shared, pictures, questions, warnings)),
     )
 
 
-def _lead(saved: SavedGrounding) -> tuple[str, State]:
+def _shared(saved: SavedGrounding, table: pl.DataFrame) -> int:
+    """The number of questions whose regions another image of the modality has too."""
+    return table.filter((pl.col("layer") == saved.layer) & pl.col("mass_other").is_not_null()).height
+
+
+def _lead(saved: SavedGrounding, shared: int) -> tuple[str, State]:
     found = saved.findings.at(saved.layer, "mass")
     interval = "" if found.interval is None else span(found.interval.low, found.interval.high)
     inside = percent(found.value) + (f" (95\N{NO-BREAK SPACE}% interval {interval})" if interval else "")
@@ -63,7 +82,7 @@ def _lead(saved: SavedGrounding) -> tuple[str, State]:
         f"At {saved.layer_name}, {inside} of the attention on the image is inside the region that a question is about "
         f"({about}). Uniform attention has {percent(saved.findings.chance['mass'])} there"
     )
-    text += "." if found.other is None else f", and the attention to other images {percent(found.other)}."
+    text += f"{_with_others(found, saved.questions, shared)}."
     beyond, state = found.beyond_other, _state(found.beyond_other)
     if beyond is None:
         text += " No other image has the same regions, so the part that depends on the image is not known."
@@ -76,6 +95,20 @@ def _lead(saved: SavedGrounding) -> tuple[str, State]:
         more = "more" if beyond.mean > 0 else "less"
         text += f" That is significantly {more} than with other images ({_difference(beyond)})."
     return text + _change(saved), state
+
+
+def _with_others(found: LayerFinding, questions: int, shared: int) -> str:
+    """What other images have, and this image on the same questions where those are not all."""
+    if found.other is None or found.beyond_other is None:
+        return ""
+    if shared == questions:
+        return f", and the attention to other images {percent(found.other)}"
+    verb = "has" if shared == 1 else "have"
+    return (
+        f". Only {counted(shared, 'question')} of the {questions:,} {verb} regions that other images have too: on "
+        f"these, {percent(found.other + found.beyond_other.mean)} is inside, and {percent(found.other)} of the "
+        "attention to other images"
+    )
 
 
 def _state(beyond: Difference | None) -> State:
@@ -115,11 +148,11 @@ def _notice(pictures: list[Figure], data_use: DataUse | None) -> str:
 
 
 def _sections(
-    saved: SavedGrounding, pictures: list[Figure], questions: RunQuestions, warnings: list[str]
+    saved: SavedGrounding, shared: int, pictures: list[Figure], questions: RunQuestions, warnings: list[str]
 ) -> Iterator[Section]:
     if warnings:
-        yield Section(title="Warnings", text=warnings)
-    yield Section(title="Layers", text=_MEASURES, figures=[layers_figure(saved)])
+        yield Section(title="Warnings", text=warning_texts(warnings))
+    yield Section(title="Layers", text=_MEASURES, figures=[layers_figure(saved, shared)])
     change = change_figure(saved)
     if change is not None:
         yield Section(title="Change", figures=[change], text=[f"Against {saved.against}, on the same questions."])
@@ -134,7 +167,7 @@ def _sections(
     columns = ["layer", *(name for measure in MEASURES for name in (TITLES[measure.name], "other images"))]
     yield Section(
         title="Numbers of all layers",
-        text=["*: significantly different from attention to other images. Parentheses: 95 % intervals over images."],
+        text=[_NUMBERS_TEXT, *(filter(None, [others_clause(saved, shared)]))],
         tables=[Table(columns=columns, rows=list(layer_rows(saved)))],
         folded=True,
     )

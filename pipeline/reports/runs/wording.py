@@ -1,5 +1,6 @@
 """How numbers and notices are written on the pages of runs."""
 
+import re
 from collections.abc import Sequence
 
 from ....choices import DataUse
@@ -56,6 +57,21 @@ def listed(items: Sequence[str], most: int = 6) -> str:
     if rest:
         return f"{', '.join(shown)} and {rest} more"
     return " and ".join(filter(None, [", ".join(shown[:-1]), *shown[-1:]]))
+
+
+def warning_texts(lines: Sequence[str], *, after_a_name: bool = False) -> list[str]:
+    """Warnings as a page shows them: as sentences, and without a pointer to a file, which a passed-on page has not.
+
+    Args:
+        lines: The warnings of the terminal.
+        after_a_name: They begin with a name, which keeps its letters.
+
+    >>> from medalign.pipeline.reports.runs.wording import warning_texts
+    >>> warning_texts(["one image is few (docs/comparison.md)"])
+    ['One image is few.']
+    """
+    plain = [re.sub(r" \(docs/[\w-]+\.md\)", "", line).removesuffix(".") + "." for line in lines]
+    return plain if after_a_name else [line[:1].upper() + line[1:] for line in plain]
 
 
 def sharing_notice(contents: str, data_use: DataUse | None) -> str:

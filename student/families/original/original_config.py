@@ -9,7 +9,7 @@ from transformers import CONFIG_MAPPING, CLIPVisionConfig, LlavaConfig, PreTrain
 
 from ....errors import InputError
 from ....plain_text import as_typed
-from ....suggestions import to_pass
+from ....suggestions import spelling, to_pass
 from ...file_errors import is_file, read_object, unfinished_run
 from .original_format import Family
 
@@ -34,7 +34,7 @@ def read_config(folder: Path) -> dict[str, Any]:
                 f"`medalign student export {as_typed(folder)} --out MODEL`, and pass MODEL"
             )
         if not folder.exists():
-            raise InputError(f"{folder} is not a model folder: it does not exist; check its spelling")
+            raise InputError(f"{folder} is not a model folder: it does not exist{spelling(folder, _is_student)}")
         advice = unfinished_run(folder) or f"; {to_pass(folder, _is_student, 'pass a folder that has config.json')}"
         raise InputError(f"{folder} is not a model folder: it has no config.json{advice}")
     return read_object(path)

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from ....choices import Profile
 from ....errors import StoreError
 from ....plain_text import as_typed, is_url
-from ....suggestions import to_pass
+from ....suggestions import did_you_mean, from_here, respelled, to_pass
 from ..access.store_files import LocalFiles, StoreFiles
 from ..file_names import GROUP_FILE, INDEX_FILE, WIDE_FOLDER
 from ..filesystem.durable_files import make_folders, write_atomically
@@ -125,7 +125,10 @@ def read_json(files: StoreFiles, key: str) -> dict[str, Any]:
         unpack = f"`medalign store unpack {as_typed(files.location)} --out STORE.zarr`"
         how = f"; {unpack} unpacks a packed store" if packed else _another(files)
         if not is_url(files.location) and not Path(files.location).exists():
-            how = ", nor does this path: check its spelling, or whether a disk or folder is not mounted"
+            path = Path(files.location)
+            near = respelled(path, _looks_like_store)
+            check = f": check its spelling{from_here(path)}, or whether a disk or folder is not mounted"
+            how = f", nor does this path{check if near is None else did_you_mean([str(near)])}"
         raise StoreError(f"{files.location} is not a teacher store: {key} does not exist{how}") from None
     except OSError as error:
         raise DamagedStore(f"{key} of {files.location} cannot be read: {error}") from error

@@ -13,6 +13,8 @@ from medalign.pipeline.data.manifest import Manifest, ManifestRow, Turn
 from medalign.pipeline.data.samples import manifest_samples
 from medalign.pipeline.evaluation.evaluate import EvaluationRequest, evaluate_student, run_evaluation
 from medalign.pipeline.evaluation.generate import ask
+from medalign.pipeline.reports.runs.evaluation_page import evaluation_page
+from medalign.pipeline.reports.runs.wording import warning_texts
 from medalign.pipeline.runs.answer_log import LOG_FILE, open_run
 from medalign.pipeline.runs.provenance import adapter_folder
 from medalign.pipeline.runs.stop_reasons import finish_warnings
@@ -317,6 +319,10 @@ def test_empty_and_cut_off_answers_are_counted_kept_and_warned_of(student, manif
     assert f"{counts['empty']} of 7 answers are empty" in told[1]
     assert f"{counts['length']} of 7 answers were cut off at max_new_tokens 2" in told[2]
     assert "prompt template vicuna_v1 is a guess" in told[0]
+    assert "fewer than 10" in told[-1]
+    page = evaluation_page(tmp_path / "out")
+    shown = next(section for section in page.sections if section.title == "Warnings").text
+    assert shown == warning_texts(summary["warnings"])
 
 
 def test_answers_of_an_earlier_version_do_not_say_how_they_stopped(student, manifest_file, tmp_path):
@@ -350,7 +356,7 @@ def test_chinese_answers_are_counted_and_told_of(student, manifest_file, tmp_pat
     progress = KillAfter(99)
     summary = evaluate(student, path, tmp_path / "out", progress).summary()
     assert summary["unspaced_answers"] == 2
-    assert "2 of 7 reference answers are in Chinese or Japanese" in progress.notes[-1]
+    assert "2 of 7 reference answers are in Chinese or Japanese" in progress.notes[-2]
 
 
 def test_a_single_answer_says_how_it_stopped(student_folder, tmp_path):

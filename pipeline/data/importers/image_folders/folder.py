@@ -5,6 +5,7 @@ from pathlib import Path
 from .....errors import InputError
 from .....plain_text import counted
 from .....progress import Progress, add_count
+from .....suggestions import did_you_mean, from_here, respelled
 from ...manifest import Manifest, ManifestRow, is_image_name
 from ..common import UNASKED_SPLIT, FoundImages, ImportOptions, finished, identify_images, printable
 from .image_files import IMAGE_SUFFIXES
@@ -43,7 +44,9 @@ def import_folder(src: Path, options: ImportOptions, progress: Progress, *, limi
 def require_folder(src: Path) -> None:
     """Raise InputError if `src` is not a folder."""
     if not src.is_dir():
-        reason = "is a file" if src.exists() else "does not exist"
+        near = respelled(src, Path.is_dir)
+        meant = from_here(src) if near is None else did_you_mean([str(near)])
+        reason = "is a file" if src.exists() else f"does not exist{meant}"
         raise InputError(f"{src} is not a folder of images: it {reason}; pass the folder that contains them")
 
 

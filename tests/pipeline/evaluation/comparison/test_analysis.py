@@ -265,3 +265,22 @@ def test_a_metric_that_one_side_lacks_is_not_compared(spec, absent):
     }
     found = find(analyze(spec, cells, {"noise": ["a", "b", "c", "d"]}), "MEDALIGN", "greedy", "bleu")
     assert (found.difference, found.p) == (None, None)
+
+
+def test_the_note_on_few_images_says_which_metric_has_how_many(spec, cells, findings):
+    images = {"open_strict": 8, "closed_strict": 7}
+    few = [replace(finding, images=images.get(finding.metric, 12)) for finding in findings]
+    assert "(noise open 8, closed 7)" in " ".join(answer_grid(spec, "tiny", "strict", few, costs(cells)).notes)
+    alike = [replace(finding, images=8) for finding in findings]
+    assert "(noise 8)" in " ".join(answer_grid(spec, "tiny", "strict", alike, costs(cells)).notes)
+
+
+def test_an_interval_without_width_is_not_shown(spec, cells, findings):
+    sure = replace(find(findings, "LoRA", "greedy", "open_strict"), low=0.5, high=0.5, value=0.5)
+    others = [finding for finding in findings if (finding.system, finding.metric) != (sure.system, sure.metric)]
+    grid = answer_grid(spec, "tiny", "strict", [sure, *others], costs(cells))
+    assert [entry.interval == "" for entry in grid.rows[0][2:4]] == [True, False]
+    assert "all images have the same value" in " ".join(grid.notes)
+    assert "all images have the same value" not in " ".join(
+        answer_grid(spec, "tiny", "strict", findings, costs(cells)).notes
+    )

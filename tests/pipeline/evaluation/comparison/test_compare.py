@@ -128,7 +128,7 @@ def test_intervals_from_few_images_are_marked_and_warned_of(whole):
     intervals = re.findall(r"\[-?\d+\.\d, -?\d+\.\d\](.?)", page)
     assert intervals
     assert set(intervals) == {"\u2021"}
-    assert re.search("\u2021: from fewer than 10 images .noise [0-3]", page)
+    assert re.search("\u2021: from fewer than 10 images with scored answers .noise (open )?[0-3]", page)
     assert any("the questions are about 3 images, fewer than 10" in line for line in whole.summary()["warnings"])
 
 

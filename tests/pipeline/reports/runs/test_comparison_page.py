@@ -26,6 +26,8 @@ def test_without_a_significant_difference_the_lead_says_so(tmp_path):
     page = comparison_page(write_compared(tmp_path / "run", [*BASELINE, *others]))
     assert page.lead.startswith("No significant difference from LoRA, greedy in 2 comparisons")
     assert "MEDALIGN, greedy: closed (noise) -5.0 points, -7.0 to -3.0" in page.lead
+    assert "-7.0 to -3.0, p = 0.08 after the correction. That p decides" in page.lead
+    assert page.facts["cells and questions"] == "2 cells."
     assert page.state == "neutral"
     differences = next(figure for figure in page.figures if figure.name == "differences-tiny-strict")
     assert "no difference is significant" in differences.alt
@@ -106,7 +108,7 @@ def test_tables_and_warnings_are_on_the_page_and_only_text(tmp_path):
         "rows": [[plain, entry]],
         "notes": ["Percent."],
     }
-    run = write_compared(tmp_path / "run", BASELINE, warnings=["two answers <i>"], tables=[grid])
+    run = write_compared(tmp_path / "run", BASELINE, warnings=["two answers <i> (docs/comparison.md)"], tables=[grid])
     page = comparison_page(run)
     html = render_page(
         page, {figure.name: type("P", (), {"data": b"", "mime": "image/png"}) for figure in page.figures}
@@ -114,7 +116,8 @@ def test_tables_and_warnings_are_on_the_page_and_only_text(tmp_path):
     assert "<strong>&lt;b&gt;7* [1, 2] (paper 3.5)</strong>" in html
     said = text_of(html)
     assert "tiny: answers to questions, strict scores adapter noise: open x <b>7* [1, 2] (paper 3.5)" in said
-    assert "two answers <i>" in said
+    assert "two answers <i>." in said
+    assert "docs/" not in said
     assert "data-use class is credentialed" in page.notice
     assert page.lead.endswith("Read the warnings first.")
 

@@ -24,6 +24,10 @@ def rendered(page):
     return render_page(replace(page, sections=[replace(section, figures=()) for section in page.sections]), {})
 
 
+REFERENCES = ("yes", "no", "yes", "no", "no", "yes", "no", "yes")
+"""Of two questions about each of four images."""
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     return write_evaluation(tmp_path_factory.mktemp("evaluation"))
@@ -77,16 +81,26 @@ def test_intervals_do_not_depend_on_questions_but_on_images(tmp_path):
 @pytest.mark.parametrize(
     ("answers", "verdict"),
     [
-        (("yes", "no", "yes", "no", "no", "yes", "no", "yes"), "significantly more right answers compared with always"),
-        (("yes",) * 8, "no significant difference from always"),
+        (REFERENCES, "+50.0 points compared with always"),
+        ((*REFERENCES[:7], "no", *REFERENCES), "significantly more right answers compared with always"),
+        (("yes", "no", "no", "no", "yes", "yes", "yes", "yes"), "no significant difference from always"),
     ],
 )
 def test_the_lead_compares_with_one_constant_answer(tmp_path, answers, verdict):
     """Every image has one question with each reference, so a constant answer is right for half of the questions."""
-    references = ("yes", "no", "yes", "no", "no", "yes", "no", "yes")
+    references = REFERENCES * (len(answers) // 8)
     questions = [("closed", *pair, "end") for pair in zip(references, answers, strict=True)]
     lead = evaluation_page(write_evaluation(tmp_path, questions)).lead
     assert verdict in lead
+    found = re.search(r"\((.\d+\.\d) points, paired by image: 95\xa0% interval (-?[\d.]+) to (-?[\d.]+)\)", lead)
+    right = sum(one == other for one, other in zip(references, answers, strict=True))
+    gap = f"{100 * right / len(answers) - 50:+.1f}"
+    if "significant" not in verdict:
+        assert found is None
+        assert f"{gap} points" in lead
+        return
+    assert found[1] == gap
+    assert (float(found[2]) > 0) == ("significantly more" in verdict)
     assert "which is right for 50.0\xa0%" in lead
 
 
@@ -121,7 +135,7 @@ def test_pictures_are_small_copies_of_the_images(run, page):
 
 def test_the_notice_names_the_data_use_class(page):
     assert "data-use class is private: they may not leave their owner" in page.notice
-    assert "8 images" in page.notice
+    assert "8 pictures of 4 images" in page.notice
 
 
 def test_missing_and_changed_images_are_counted_and_left_out(tmp_path):
@@ -136,7 +150,7 @@ def test_missing_and_changed_images_are_counted_and_left_out(tmp_path):
     assert "6 pictures are left out, because of image files:" in page.samples_text
     assert "2 missing" in page.samples_text
     assert "4 changed since the run" in page.samples_text
-    assert "2 images" in page.notice
+    assert "2 pictures of 1 image" in page.notice
 
 
 def test_a_moved_manifest_is_said_and_can_be_given(tmp_path):
@@ -180,3 +194,29 @@ def test_fifty_large_images_stay_below_ten_megabytes(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint8)
     largest = len(small_jpeg(Image.fromarray(noise), 320))
     assert 50 * largest * 4 / 3 < 8e6
+
+
+def test_an_interval_without_width_is_not_shown_and_the_page_says_why(tmp_path):
+    """The answers about CT are right in every image, those about MRI in one of two."""
+    questions = [("closed", "yes", answer, "end") for answer in ("yes", "yes", "yes", "no")]
+    page = evaluation_page(write_evaluation(tmp_path, questions))
+    numbers = next(section for section in page.sections if section.title == "Numbers of all groups")
+    cells = {row[0]: row[3] for table in numbers.tables if table.columns[0] == "modality" for row in table.rows}
+    assert cells["CT"] == "\N{EN DASH}"
+    assert cells["MRI"].endswith("\N{DOUBLE DAGGER}")
+    said = " ".join(numbers.text)
+    assert "fewer than 10 images" in said
+    assert "all images have the same score" in said
+    figure = next(figure for figure in page.figures if figure.name == "scores-by-modality")
+    assert dict(figure.table.select("group", "low").iter_rows())["CT"] is None
+    assert "the same score for all images" in figure.caption
+
+
+def test_the_page_has_the_warnings_of_the_metrics_as_sentences(tmp_path):
+    run = write_evaluation(tmp_path)
+    metrics = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps(metrics | {"guesses": ["the template is a guess (docs/prompts.md)"]}))
+    warnings = next(section for section in evaluation_page(run).sections if section.title == "Warnings").text
+    assert warnings[0] == "The template is a guess."
+    assert any(line.startswith("The questions are about 4 images, fewer than 10") for line in warnings)
+    assert not any("docs/" in line for line in warnings)

@@ -1,10 +1,13 @@
 """The page of a grounding run: curves of the saved means, and attention drawn where it is."""
 
 import json
+import re
 
 import numpy as np
+import polars as pl
 import pytest
 from medalign.errors import InputError
+from medalign.pipeline.evaluation.grounding.layer_statistics import summarize_layers
 from medalign.pipeline.reports.runs.grounding_page import grounding_page
 from PIL import Image
 from run_folders import write_grounding
@@ -119,3 +122,36 @@ def test_attention_of_another_run_is_refused(tmp_path):
     np.save(run / "attention.npy", np.zeros((3, 1, 4), dtype=np.float32))
     with pytest.raises(InputError, match=r"has shape \(3, 1, 4\), but the run has \(3, 2, 4\)"):
         grounding_page(run)
+
+
+def test_the_difference_from_other_images_is_that_of_the_numbers_beside_it(tmp_path):
+    """q2 has a region that no other image has: the comparison is over two questions, and the lead says so."""
+    run = write_grounding(tmp_path, attention(UNIFORM, INSIDE, UNIFORM))
+    table = pl.read_parquet(run / "grounding.parquet")
+    others = [column for column in table.columns if column.endswith("_other")]
+    unshared = pl.when(pl.col("question_id") != "q2")
+    table = table.with_columns(unshared.then(pl.col(name)).alias(name) for name in others)
+    at = pl.col("layer") == 1
+    table = table.with_columns(pl.when(at & (pl.col("question_id") == "q2")).then(0.25).otherwise("mass").alias("mass"))
+    table.write_parquet(run / "grounding.parquet")
+    saved = json.loads((run / "grounding.json").read_text())
+    (run / "grounding.json").write_text(json.dumps(saved | summarize_layers(table).values()))
+    page = grounding_page(run)
+    lead = page.lead.replace("\xa0", " ")
+    both = table.filter(at & pl.col("mass_other").is_not_null())
+    here, other = (100 * both[name].mean() for name in ("mass", "mass_other"))
+    said = re.search(r"Only 2 questions of the 3 .*: on these, ([\d.]+) % is inside, and ([\d.]+) % of the", lead)
+    assert [float(number) for number in said.groups()] == [round(here, 1), round(other, 1)]
+    assert f"({here - other:+.1f} points" in lead
+    assert "At the aligned layer 1, 58.3 %" in lead
+    assert "over the 2 of 3 questions" in next(figure for figure in page.figures if figure.name == "layers").caption
+    assert "over the 2 of 3 questions" in " ".join(page.sections[-1].text)
+
+
+def test_the_page_has_the_warnings_of_the_terminal(tmp_path):
+    run = write_grounding(tmp_path, attention(UNIFORM, INSIDE, UNIFORM))
+    saved = json.loads((run / "grounding.json").read_text())
+    (run / "grounding.json").write_text(json.dumps(saved | {"warnings": ["half of the update is lost"]}))
+    page = grounding_page(run)
+    assert page.sections[0].text == ["Half of the update is lost."]
+    assert page.lead.endswith("Read the warnings first.")
