@@ -36,11 +36,9 @@ class AnswersMoved:
         text = f"{self.images}: {100 * self.changed:.0f} % of {self.questions} answers changed"
         if self.score_before is None or self.score_after is None:
             return text
-        interval = (
-            ""
-            if self.low is None or self.high is None
-            else f" (difference {signed_text(self.low, 3)} to {signed_text(self.high, 3)})"
-        )
+        interval = ""
+        if self.low is not None and self.high is not None:
+            interval = f" (difference {signed_text(self.low, 3)} to {signed_text(self.high, 3)})"
         return f"{text}; score {self.score_before:.3f} before, {self.score_after:.3f} after{interval}"
 
 

@@ -1,7 +1,7 @@
 """The figures of the demo's report: measures, losses, and attention on held-out images."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -28,7 +28,7 @@ IMAGES: Final = 3
 
 def measures_figure(report: DemoReport) -> Figure:
     """The change of every measure from the baseline to each other arm, with its interval, in percent of its value."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     findings = report.findings
     baseline = report.arms[findings.baseline]
     for measure in MEASURES:
