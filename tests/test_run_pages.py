@@ -51,7 +51,7 @@ def printed(capsys, *words):
 @pytest.mark.parametrize("ending", [(), ("--finish",), ("--resume",)])
 def test_a_whole_run_has_one_report(pages, monkeypatch, capsys, command, ending):
     module, name, words = RUNS[command]
-    report = SimpleNamespace(summary=lambda: {"questions": 3}, rows=list, grids=[])
+    report = SimpleNamespace(summary=lambda: {"questions": 3}, table=lambda: {"questions": 3}, rows=list, grids=[])
     monkeypatch.setattr(module, name, lambda *arguments: report)
     values = json.loads(printed(capsys, "student", command, *words, *ending, "--json"))
     assert values == {"questions": 3, "report": str(Path("out", "report.html"))}
@@ -70,7 +70,9 @@ def test_a_task_has_none(pages, monkeypatch, capsys, command):
 @pytest.mark.parametrize(("interrupted", "written"), [(False, 1), (True, 0)])
 def test_an_interrupted_training_has_none(pages, monkeypatch, capsys, interrupted, written):
     result = SimpleNamespace(interrupted=interrupted)
-    report = SimpleNamespace(summary=lambda: {"steps": 2}, result=result, was_finished=False)
+    report = SimpleNamespace(
+        summary=lambda: {"steps": 2}, table=lambda: {"steps": 2}, result=result, was_finished=False
+    )
     monkeypatch.setattr(resume, "load_run_settings", lambda *arguments, **options: SETTINGS)
     monkeypatch.setattr(train, "run_training", lambda *arguments, **options: report)
     words = ["student", "train", "c.yaml", "--out", "out", "--json"]
@@ -83,7 +85,11 @@ def test_an_interrupted_training_has_none(pages, monkeypatch, capsys, interrupte
 def test_a_finished_training_that_is_resumed_keeps_its_report(pages, monkeypatch, capsys):
     monkeypatch.setattr(resume, "load_run_settings", lambda *arguments, **options: SETTINGS)
     report = SimpleNamespace(
-        summary=dict, result=SimpleNamespace(interrupted=False), was_finished=True, ending=lambda: "it is finished"
+        summary=dict,
+        table=dict,
+        result=SimpleNamespace(interrupted=False),
+        was_finished=True,
+        ending=lambda: "it is finished",
     )
     monkeypatch.setattr(train, "check_out", lambda out, resume: None)
     monkeypatch.setattr(train, "run_training", lambda *arguments, **options: report)

@@ -8,7 +8,7 @@ from ...plain_text import counted
 from ...student.inspection.token_capture import layer_stage
 from ...teacher_cache.sharing.data_use_gate import strictest
 from ..reports.page import Page, Section, State, Table
-from ..reports.runs.wording import sharing_notice
+from ..reports.runs.wording import sharing_notice, warning_texts
 from .arms import BASE, Arm
 from .cell_labels import FEWEST_IMAGES
 from .inspect_request import InspectRequest
@@ -105,7 +105,7 @@ def _sections(
     warnings: Sequence[str],
 ) -> Iterator[Section]:
     if warnings:
-        yield Section(title="Warnings", text=warnings)
+        yield Section(title="Warnings", text=warning_texts(warnings))
     if tokens.verdicts:
         yield Section(
             title="Where information is lost", text=_sentences(tokens), tables=[verdict_table(tokens.verdicts)]

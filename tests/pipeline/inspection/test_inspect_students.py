@@ -153,7 +153,10 @@ def test_a_base_alone_without_store_and_regions(given, tmp_path):
     assert "fewer than 10" in values["warnings"][0]
     sentence = "No verdict on where information is lost, because nothing could be probed on 3 images"
     assert values["findings"][0].startswith(sentence)
-    assert sentence in (tmp_path / "out" / "report.html").read_text()
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert sentence in page
+    assert values["warnings"][0][1:].removesuffix(" (docs/comparison.md)") in page
+    assert "docs/comparison.md" not in page
 
 
 def test_samples_are_seeded_and_keep_the_order_of_the_manifest(given):
