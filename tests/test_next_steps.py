@@ -33,6 +33,7 @@ def report(**values):
     """The part of a report that its command reads."""
     nothing = {
         "summary": dict,
+        "table": dict,
         "raise_for_unreadable": list,
         "raise_for_failures": list,
         "note_rest": lambda bars: None,

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from ...digests import sha256_of
 from ...progress import Progress
 from ...student.file_errors import writing
 from ..reports.figures.figure_files import FOLDER
@@ -54,16 +55,16 @@ def attend_page(report: AttendReport) -> Page:
     return Page(
         title="Where a student looks",
         lead=lead(report),
-        notice="This page contains the images and their file names. Share it only with people who may see them.",
+        notice="This page contains the images. Share it only with people who may see them.",
         facts=_facts(report),
         sections=sections,
     )
 
 
 def _facts(report: AttendReport) -> dict[str, object]:
-    """What was run, with names and no folders, because pages are passed on."""
+    """What was run. Pages are passed on, so folders are named without their places, and images by their digests."""
     sizes = {
-        image_title(report, number): f"{image.path.name}, {record.width} x {record.height} pixels, "
+        image_title(report, number): f"SHA-256 {sha256_of(image.path)[:12]}…, {record.width} x {record.height} pixels, "
         f"{record.layout.tokens} tokens"
         for number, image in enumerate(report.images)
         for record in list(image.students.values())[:1]

@@ -1,5 +1,6 @@
 """`medalign student attend`: its numbers are those of `Student.attend`, and its pictures show them where they are."""
 
+import hashlib
 import io
 import json
 import re
@@ -142,17 +143,19 @@ def test_the_folder_has_a_page_and_figures_that_can_be_drawn_again(compared):
     assert {name: (figures / name).read_bytes() for name in names} == before
 
 
-def test_the_page_says_what_was_run_without_folders(given, compared):
+def test_the_page_says_what_was_run_without_folders_and_names_of_images(given, compared):
     page = unescape((compared.out / "report.html").read_text())
     facts = " ".join(re.sub("<[^>]+>", " ", page[page.index("<h2>What was run</h2>") :]).split())
+    digest = hashlib.sha256(given.images[0].read_bytes()).hexdigest()
     for fact in (
         "question Is it $wide$?",
-        f"image {given.images[0].name}, 40 x 20 pixels, 9 tokens",
+        f"image SHA-256 {digest[:12]}…, 40 x 20 pixels, 9 tokens",
         "student student adapters adapter teacher store s.zarr",
         "aligned layers 2 (aligned in adapter)",
     ):
         assert fact in facts
     assert str(given.folder) not in page
+    assert given.images[0].name not in page
     assert (compared.values["student"], compared.values["store"]) == ("student", "s.zarr")
 
 
