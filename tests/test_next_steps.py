@@ -41,7 +41,7 @@ def report(**values):
         "example_lines": list,
         "rows": lambda: Rows((), ()),
     }
-    return SimpleNamespace(**nothing, **values)
+    return SimpleNamespace(**nothing | values)
 
 
 EXTRACTED = report(report=SimpleNamespace(root_sha256="0" * 64))
@@ -72,7 +72,7 @@ STEPS = {
     "store info": ("stores.verify.describe_store", report(), f"medalign teacher preview {QUOTED} --images FOLDER"),
     "store verify": (
         "stores.verify.verify_store",
-        report(table=dict, raise_for_problems=list),
+        report(raise_for_problems=list),
         f"medalign teacher preview {QUOTED} --images FOLDER",
     ),
     "student init --llm l --vision tiny --out": (
