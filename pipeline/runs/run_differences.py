@@ -25,6 +25,7 @@ def differences(recorded: Mapping[str, Any], now: Mapping[str, Any], then: str =
         now: the other record.
         then: the word for the other record.
 
+    >>> from medalign.pipeline.runs.run_differences import differences
     >>> differences({"decoding": {"name": "vcd", "alpha": 1}}, {"decoding": {"name": "vcd", "alpha": 2}})
     ['decoding.alpha: recorded 1, now 2']
     """

@@ -77,6 +77,7 @@ def test_the_command_shows_examples_and_curves_on_stderr_only_without_json(monke
     example = ExampleAnswer(outcome="wrong", question="Is it?", reference="yes", answer="no\x1b[2J")
     report = SimpleNamespace(
         summary=lambda: {"questions": 1},
+        table=lambda: {"questions": 1},
         example_lines=lambda: example_lines([example]),
         was_finished=False,
         result=SimpleNamespace(interrupted=False),

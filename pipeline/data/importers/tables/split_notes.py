@@ -1,9 +1,9 @@
 """Notes about the splits of a table: rows that have none, and an unread column whose values look like splits."""
 
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .....plain_text import as_typed
 from ..common import ImportOptions
 from ..records import text
 from ..splits import SPLIT_NAMES
@@ -37,7 +37,7 @@ def split_notes(
     if file.split is not None:
         source = f"because the path says {file.split}: to use it, pass"
         return [_unread(file, name, source) for name in found[:1]]
-    column = f"--column split={shlex.quote(found[0])}, whose values look like splits" if found else _DRAW
+    column = f"--column {as_typed(f'split={found[0]}')}, whose values look like splits" if found else _DRAW
     return [
         f"{file.path.name} has no split column ({', '.join(USUAL_NAMES['split'])}), so all of its rows are in the "
         f"split {DEFAULT_SPLIT}; for others, pass {column}"
@@ -47,7 +47,7 @@ def split_notes(
 def _unread(file: TableFile, column: str, why: str) -> str:
     return (
         f"the column {column} of {file.path.name} looks like a split and is not used, {why} "
-        f"--column split={shlex.quote(column)}"
+        f"--column {as_typed(f'split={column}')}"
     )
 
 

@@ -272,10 +272,11 @@ def test_rows_without_a_split_column_are_noted_with_the_option_that_helps(folder
     assert f"{everything}; for others, pass --split train=0.8,test=0.2" in imported(plain)[2]
     assert "no split column" not in imported(plain, split="test")[2]
     fold = {"The Fold": ["TRAIN", "Dev", None]}
-    assert f"{everything}; for others, pass --column split='The Fold'" in imported(written("lab", **fold))[2]
+    assert f"{everything}; for others, pass --column 'split=The Fold'" in imported(written("lab", **fold))[2]
     unread = f"the column The Fold of {{}}.{suffix} looks like a split and is not used, because "
     for options in ({"split": "test"}, {"drawn_split": "train=0.8,test=0.2"}):
-        stated = f"{unread.format('lab')}of --split {next(iter(options.values()))}: omit it and pass --column split="
+        given = f"--split {next(iter(options.values()))}"
+        stated = f"{unread.format('lab')}of {given}: omit it and pass --column 'split=The Fold'"
         assert stated in imported(written("lab", **fold), **options)[2]
     assert f"{unread.format('test')}the path says test: to use it, pass" in imported(written("test", **fold))[2]
     assert "path says" not in imported(written("test"))[2]
