@@ -78,6 +78,12 @@ def image_groups(images: Iterable[Sequence[str]]) -> list[str | None]:
     return [find(hashes[0]) if hashes else None for hashes in questions]
 
 
+def question_groups(images: Iterable[Sequence[str]], question_ids: Iterable[str]) -> list[str]:
+    """The image, or group of shared images, of each question; a question without an image is a group of its own."""
+    groups = image_groups(images)
+    return [group or f"question {name}" for group, name in zip(groups, question_ids, strict=True)]
+
+
 def more_images_rules(unsafe_path: str, hash_pattern: str) -> dict[str, pl.Expr]:
     """Rules that a row's further images must not break: message -> expression over the column."""
 

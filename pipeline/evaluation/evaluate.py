@@ -27,7 +27,7 @@ from ...teacher_cache.store import TeacherStore, open_store
 from ...teacher_cache.store.format.keyed_hashes import given_key
 from ..data.image_hashing import require_files
 from ..data.manifest import Manifest
-from ..data.manifest_images import IMAGE_HASHES
+from ..data.manifest_images import IMAGE_HASHES, question_groups
 from ..data.samples import manifest_samples
 from ..devices import pick_device
 from ..runs.answer_log import (
@@ -57,7 +57,6 @@ from .scoring import (
     PREDICTIONS_FILE,
     Scores,
     available_metrics,
-    image_names,
     read_answers,
     read_conditions,
     report_values,
@@ -379,7 +378,7 @@ class Evaluation:
             write_inputs(self.out, self.inputs)
         scores = write_scores(self.out, run, questions, answers, self.metrics, conditions, self.guesses)
         finishes = count_finishes(answers)
-        groups = image_names(questions.select(IMAGE_HASHES).to_series(), questions["question_id"])
+        groups = question_groups(questions.select(IMAGE_HASHES).to_series(), questions["question_id"])
         warnings = tuple(saved_warnings(read_object(self.out / METRICS_FILE), questions.height, len(set(groups))))
         for line in as_warnings(warnings):
             self.progress.note(line)

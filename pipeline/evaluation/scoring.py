@@ -32,7 +32,7 @@ from ...student.metrics.vqa import (
 )
 from ..assets.asset_registry import asset_digests, local_assets
 from ..data import saved_tables
-from ..data.manifest_images import IMAGE_HASHES, image_groups
+from ..data.manifest_images import IMAGE_HASHES
 from ..runs.answer_log import ANSWER, UNKNOWN_FINISH, LoggedAnswer, write_table, write_whole
 from ..runs.run_record import check_joined_conditions
 from ..runs.stop_reasons import count_finishes, finish_warnings, reading_warnings
@@ -138,13 +138,6 @@ def read_conditions(out: Path) -> dict[str, Any]:
     path = out / METRICS_FILE
     found = file_errors.read_object(path).get("conditions") if file_errors.is_file(path) else None
     return {} if found is None else check_joined_conditions(found, path)
-
-
-def image_names(hashes: pl.Series, question_ids: pl.Series) -> list[str]:
-    """The image, or group of shared images, of each question; a question without an image is a group of its own."""
-    return [
-        group or f"question {name}" for group, name in zip(image_groups(hashes), question_ids.to_list(), strict=True)
-    ]
 
 
 def saved_warnings(metrics: Mapping[str, Any], questions: int, images: int) -> list[str]:

@@ -11,7 +11,7 @@ import polars as pl
 from ...atomic import write_whole
 from ...student.file_errors import writing
 from ..data import saved_tables
-from ..data.manifest_images import image_groups
+from ..data.manifest_images import question_groups
 from ..evaluation.scoring import PREDICTIONS_FILE
 from ..evaluation.statistics import Difference, holm
 from .paired_seeds import Resampling, SeedDifference, seed_difference, seed_value
@@ -155,9 +155,7 @@ def _adjust(rows: Iterable[dict[str, Any]]) -> None:
 
 
 def _images(frame: pl.DataFrame) -> list[str]:
-    """The image of each question; a question without an image is its own group."""
-    groups = image_groups(frame["image_hashes"])
-    return [group or f"question {name}" for group, name in zip(groups, frame["question_id"], strict=True)]
+    return question_groups(frame["image_hashes"], frame["question_id"])
 
 
 def _resampling(spec: StudySpec) -> Resampling:

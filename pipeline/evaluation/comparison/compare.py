@@ -21,7 +21,7 @@ from ....student.file_errors import is_file
 from ....student.metrics.answer_words import is_unspaced
 from ....student.metrics.reports.report_metric import ReportMetric
 from ...data.manifest import Manifest
-from ...data.manifest_images import IMAGE_HASHES, image_groups
+from ...data.manifest_images import IMAGE_HASHES, question_groups
 from ...row_output import Rows
 from ...runs.answer_log import RUN_FILE, write_table, write_whole
 from ...runs.run_record import read_run
@@ -204,10 +204,7 @@ def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _images(questions: Manifest) -> list[str]:
-    """The image, or group of shared images, of each question; a question without an image is its own group."""
-    groups = image_groups(questions.frame.select(IMAGE_HASHES).to_series())
-    ids = questions.frame["question_id"]
-    return [group or f"question {question}" for group, question in zip(groups, ids, strict=True)]
+    return question_groups(questions.frame.select(IMAGE_HASHES).to_series(), questions.frame["question_id"])
 
 
 def _preamble(plan: Plan) -> list[str]:

@@ -8,6 +8,7 @@ import polars as pl
 
 from ....plain_text import counted
 from ....student.metrics.vqa import KINDS, READINGS, Kind
+from ...evaluation.comparison.table_entries import NO_WIDTH
 from ...evaluation.scoring import saved_warnings
 from ...runs.run_inputs import RunInputs
 from ..figures.bars import bars
@@ -86,7 +87,7 @@ def _common_answer(scores: SavedScores) -> str:
     always = f"always answering \N{LEFT DOUBLE QUOTATION MARK}{frequent.answer}\N{RIGHT DOUBLE QUOTATION MARK}"
     gap = frequent.difference
     right = f"{always}, which is right for {percent(frequent.value)}"
-    if gap.high - gap.low < 1e-9:  # every image has the same difference, from which no interval can be drawn
+    if gap.high - gap.low < NO_WIDTH:  # every image has the same difference, from which no interval can be drawn
         return f"Closed questions: {points(gap.mean)} compared with {right}, about every image, so without an interval."
     interval = f"{points(gap.mean)}, paired by image: 95\N{NO-BREAK SPACE}% interval {span(gap.low, gap.high)}"
     if not gap.beyond_noise:

@@ -14,7 +14,8 @@ from ....student.file_errors import read_object
 from ....student.metrics.result import mean_result
 from ....student.metrics.vqa import GROUPINGS, KINDS, Kind, strict_score
 from ...data import saved_tables
-from ...evaluation.scoring import METRICS_FILE, PREDICTIONS_FILE, image_names
+from ...data.manifest_images import question_groups
+from ...evaluation.scoring import METRICS_FILE, PREDICTIONS_FILE
 from ...evaluation.statistics import Difference, bootstrap_difference, bootstrap_interval
 
 SEED: Final = 0
@@ -129,7 +130,7 @@ def read_scores(out: Path) -> SavedScores:
         raise InputError(f"{out / PREDICTIONS_FILE} has no column {', '.join(missing)}: {again}")
     if "image_hashes" not in table.columns:  # from a version without questions about several images
         table = table.with_columns(pl.concat_list("image_hash").list.drop_nulls().alias("image_hashes"))
-    groups = image_names(table["image_hashes"], table["question_id"])
+    groups = question_groups(table["image_hashes"], table["question_id"])
     scores = SavedScores(metrics=metrics, table=table, groups=groups)
     _check_same(scores, out, again)
     return scores
