@@ -138,7 +138,7 @@ def cell_grid(cells: Mapping[Cell, ScoredCell]) -> Grid:
             )
         )
     cost = ("answers", "seconds", "passes", "empty", "cut off")
-    header = ("student", "adapter", "decoding", "data", "seed", *cost, *names)
+    header = ("student", "adapter", "decoding", "data", "seed", *cost, *(name.replace("_", " ") for name in names))
     return Grid(title="Every cell", header=header, rows=tuple(rows))
 
 

@@ -111,8 +111,16 @@ def write_command_page(folder, page):
     return folder / "report.html"
 
 
+PAPER = 718
+"""Pixels between the margins of a printed sheet of A4."""
+PARTS = "[...document.body.querySelectorAll('*')]"
+
+
 async def check_page(tab, path):
-    """Nothing is requested or reported, every picture is whole and has a text, Tab reaches every control, all fits."""
+    """Nothing is requested or reported, pictures are whole and have texts, Tab reaches every control, all fits.
+
+    Also on paper.
+    """
     tab.requests.clear()
     tab.problems.clear()
     await tab.open(path, width=1280)
@@ -124,6 +132,9 @@ async def check_page(tab, path):
     await tab.open(path, width=390)
     await tab.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true; })")
     assert await tab.evaluate("document.documentElement.scrollWidth") <= 390, path
+    await tab.open(path, width=PAPER, media=[("type", "print")])
+    await tab.evaluate("document.querySelectorAll('details').forEach(part => { part.open = true; })")
+    assert await tab.evaluate(f"{PARTS}.filter(part => part.getBoundingClientRect().right > {PAPER}).length") == 0, path
     assert tab.requests == [], path
     assert tab.problems == [], path
 
