@@ -73,7 +73,8 @@ def answer_batch(
 
     Raises:
         InputError: an image cannot be read, a question has no image but the method needs one, a prompt and its answer
-            are longer than the student's positions, logits are not finite, or the method returns no token ids.
+            are longer than the student's positions, logits are not finite, or the method returns no token ids, ids
+            outside of the vocabulary, or more than `max_new_tokens`.
     """
     method = decoding.method
     without_image = [sample.question_id for sample in batch if not sample.images]
@@ -105,12 +106,29 @@ def check_tokens(found: Any, batch: int, decoding: Decoding) -> Int[Tensor, "bat
         what = f"a tensor of type {str(found.dtype).removeprefix('torch.')}"
     else:
         return found
-    answer = decoding.method.answer
     raise InputError(
         f"the decoding method {decoding.name!r} returned {what}, but should return token ids: a tensor of integers of "
-        f"shape [{batch}, length], one row for each question of the batch. Correct the return value of "
-        f"`{answer.__name__}` in {answer.__module__} (docs/how-to/own-decoding.md)"
+        f"shape [{batch}, length], one row for each question of the batch. {_correct(decoding)}"
     )
+
+
+def _check_ids(ids: Sequence[int], vocabulary: int, decoding: Decoding) -> None:
+    outside = next((token for token in ids if not 0 <= token < vocabulary), None)
+    if outside is not None:
+        raise InputError(
+            f"the decoding method {decoding.name!r} returned the token id {outside}, but the student's vocabulary has "
+            f"the ids 0 to {vocabulary - 1}. {_correct(decoding)}"
+        )
+    if len(ids) > decoding.max_new_tokens:
+        raise InputError(
+            f"the decoding method {decoding.name!r} returned an answer of {len(ids)} tokens, but max_new_tokens is "
+            f"{decoding.max_new_tokens}. {_correct(decoding)}"
+        )
+
+
+def _correct(decoding: Decoding) -> str:
+    answer = decoding.method.answer
+    return f"Correct the return value of `{answer.__name__}` in {answer.__module__} (docs/how-to/own-decoding.md)"
 
 
 def check_pixels(features: TeacherStore | None, decoding: Decoding) -> None:
@@ -208,9 +226,14 @@ def start_run(
 
 
 def _answer(student: Student, tokens: Int[Tensor, " tokens"], forwards: int, decoding: Decoding) -> Answer:
-    """Decode the text up to the first end token."""
+    """Decode the text up to the first end token.
+
+    Raises:
+        InputError: a token id is outside of the vocabulary, or the answer is longer than `max_new_tokens`.
+    """
     ids: list[int] = tokens.tolist()
     end = next((position for position, token in enumerate(ids) if token in student.end_tokens), None)
+    _check_ids(ids[:end], student.model.config.text_config.vocab_size, decoding)
     text: Any = student.tokenizer.decode(ids[:end], skip_special_tokens=True)
     finish: Finish = "length" if end is None and len(ids) >= decoding.max_new_tokens else "end"
     return Answer(text=text.strip(), finish=finish if text.strip() else "empty", forwards=forwards)

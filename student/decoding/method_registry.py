@@ -63,13 +63,19 @@ def find_method(name: str) -> Method:
     """The method of this name. Only the package that adds it is loaded, so that a broken one affects no other method.
 
     Raises:
-        SettingsError: there is no such method, or its package cannot be loaded or gives the method another name.
+        SettingsError: there is no such method, or several; or its package cannot be loaded or gives it another name.
     """
+    installed = {entry.value: entry for entry in installed_entry_points(ENTRY_POINTS) if entry.name == name}
+    if len(installed) + (name in _METHODS) > 1:
+        places = [*(["medalign or this process"] if name in _METHODS else []), *map(_place, installed.values())]
+        raise SettingsError(
+            f"there are {len(places)} decoding methods named {name!r}: of {', and of '.join(places)}. Rename or "
+            "uninstall those of packages that should not be used"
+        )
     if name in _METHODS:
         return _METHODS[name]
-    for entry in installed_entry_points(ENTRY_POINTS):
-        if entry.name == name:
-            return _load(entry)
+    for entry in installed.values():
+        return _load(entry)
     raise SettingsError(
         f"unknown decoding method {name!r}{_nearest(name, method_names())}. `medalign student decodings` lists all "
         "methods and their settings"
@@ -116,8 +122,16 @@ def choose_decoding(name: str, settings: Mapping[str, object] | None = None, *, 
     return Decoding(name=name, max_new_tokens=max_new_tokens, settings=validated)
 
 
+def _place(entry: EntryPoint) -> str:
+    return f"{_package(entry)} ({entry.value})"
+
+
+def _package(entry: EntryPoint) -> str:
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an installed package"
+
+
 def _load(entry: EntryPoint) -> Method:
-    package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an installed package"
+    package = _package(entry)
     try:
         method = entry.load()
     except Exception as error:

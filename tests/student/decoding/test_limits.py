@@ -228,6 +228,31 @@ def test_what_a_method_returns_is_checked(student, samples, monkeypatch, returne
         answer_batch(student, samples[:2], replace(GREEDY, name="mine"))
 
 
+@pytest.mark.parametrize(
+    ("ids", "named"),
+    [
+        ([9, -1, 9], r"the token id -1, but the student's vocabulary has the ids 0 to \d+\."),
+        ([9, 10**6, 9], r"the token id 1000000, but the student's vocabulary has the ids 0 to \d+\."),
+        ([9] * 12, r"an answer of 12 tokens, but max_new_tokens is 3\."),
+    ],
+)
+def test_token_ids_that_are_no_answer_are_refused(student, samples, monkeypatch, ids, named):
+    def answer(run, settings):
+        return torch.tensor([[9] * len(ids), ids])
+
+    monkeypatch.setitem(method_registry._METHODS, "mine", replace(GREEDY.method, name="mine", answer=answer))
+    with pytest.raises(InputError, match=f"method 'mine' returned {named} Correct .*`answer` in .*test_limits"):
+        answer_batch(student, samples[:2], replace(GREEDY, name="mine", max_new_tokens=3))
+
+
+def test_what_follows_an_end_token_is_no_answer(student, samples, monkeypatch):
+    row = [9, student.tokenizer.eos_token_id] + [-100] * 9
+    method = replace(GREEDY.method, name="mine", answer=lambda *_: torch.tensor([row, row]))
+    monkeypatch.setitem(method_registry._METHODS, "mine", method)
+    answers = answer_batch(student, samples[:2], replace(GREEDY, name="mine", max_new_tokens=3))
+    assert [answer.finish for answer in answers] == ["end", "end"]
+
+
 @pytest.mark.parametrize("dtype", [torch.long, torch.int32])
 def test_token_ids_of_any_integer_type_and_length_are_taken(student, samples, monkeypatch, dtype):
     for length in (0, 3):

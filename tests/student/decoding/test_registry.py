@@ -96,6 +96,33 @@ def test_a_method_of_an_installed_package_can_be_used(monkeypatch, example):
     assert choose_decoding("mirror", max_new_tokens=1).method is example
 
 
+def test_a_name_of_several_methods_is_refused_and_no_other(monkeypatch):
+    group = method_registry.ENTRY_POINTS
+    entries = [EntryPoint(name, f"{place}:METHOD", group)
+               for name, place in (("vcd", "theirs"), ("own", "one"), ("own", "two"))]  # fmt: skip
+    monkeypatch.setattr(method_registry, "installed_entry_points", lambda group: entries)
+    expected = (
+        "2 decoding methods named 'vcd': of medalign or this process, and of an installed package (theirs:METHOD)"
+    )
+    with pytest.raises(SettingsError, match=re.escape(expected)):
+        choose_decoding("vcd", max_new_tokens=1)
+    with pytest.raises(
+        SettingsError, match=r"2 decoding methods named 'own': of an installed package \(one:METHOD\), and"
+    ):
+        choose_decoding("own", max_new_tokens=1)
+    assert choose_decoding("greedy", max_new_tokens=1).name == "greedy"
+
+
+def test_an_entry_point_that_is_found_twice_is_one_method(monkeypatch, example):
+    class Entry(EntryPoint):
+        def load(self):
+            return example
+
+    entries = [Entry("mirror", "mirror:METHOD", method_registry.ENTRY_POINTS)] * 2
+    monkeypatch.setattr(method_registry, "installed_entry_points", lambda group: entries)
+    assert choose_decoding("mirror", max_new_tokens=1).method is example
+
+
 def test_the_documentation_lists_every_method():
     page = (ROOT / "docs" / "decoding.md").read_text()
     listed = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
