@@ -27,6 +27,10 @@ UNASKED_SPLIT = "images"
 """Split of images without a question."""
 
 
+DRAW = "--split train=0.8,test=0.2"
+"""An example of how to draw splits."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImportOptions:
     """The options of an import; each importer documents how it uses them."""
@@ -47,6 +51,11 @@ class ImportOptions:
     """Pairs (role, column name) for custom tables; other columns are guessed from common names."""
     unpacked: Path | None = None
     """Folder for images from Parquet or ZIP files; `None` if there is none."""
+
+    def note_unsplit(self, rows: str, split: str, progress: Progress) -> None:
+        """Say that `rows` are in `split` because nothing names another; nothing if the split was asked for."""
+        if self.split is None and self.drawn_split is None:
+            progress.note(f"{rows} in the split {split}, because no split is given; for others, pass {DRAW}")
 
     def unpacked_folder(self, source: Path) -> Path:
         """The folder to which the images inside `source` are written.

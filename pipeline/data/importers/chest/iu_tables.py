@@ -2,6 +2,7 @@
 
 import xml.etree.ElementTree as ET
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from .....errors import InputError
@@ -54,6 +55,7 @@ def import_iu_kaggle(src: Path, options: ImportOptions, progress: Progress) -> M
         if views.get(uid)
     ]
     _tell_imageless(len(reports) - len(studies), len(reports), progress)
+    _tell_unsplit(studies, options, progress)
     root = image_folder(folder, KAGGLE_IMAGES, options)
     return chest_manifest("iu-xray", [folder / REPORTS], root, studies, [], "public", options, progress)
 
@@ -70,6 +72,7 @@ def import_iu_openi(src: Path, options: ImportOptions, progress: Progress) -> Ma
     refuse([problem for problem in parsed if isinstance(problem, str)], src, len(files), "reports")
     studies = [study for study in parsed if isinstance(study, Study)]
     _tell_imageless(len(files) - len(studies), len(files), progress)
+    _tell_unsplit(studies, options, progress)
     root = image_folder(src, OPENI_IMAGES, options)
     named = {name for study in studies for name in study.images}
     rest = [name for name in listed_images(root) if name not in named]
@@ -101,3 +104,9 @@ def _number(path: Path) -> tuple[int, str]:
 def _tell_imageless(count: int, total: int, progress: Progress) -> None:
     if count:
         progress.note(f"{count} of {total} reports have no image and are skipped")
+
+
+def _tell_unsplit(studies: Sequence[Study], options: ImportOptions, progress: Progress) -> None:
+    asked = sum(study.report is not None for study in studies)
+    if asked:
+        options.note_unsplit(counted(asked, "report is", "reports are"), SPLIT, progress)

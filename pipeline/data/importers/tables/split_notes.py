@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .....plain_text import as_typed
-from ..common import ImportOptions
+from ..common import DRAW, ImportOptions
 from ..records import text
 from ..splits import SPLIT_NAMES
 from .columns import USUAL_NAMES, TableColumns
@@ -12,7 +12,6 @@ from .table_files import TableFile
 
 DEFAULT_SPLIT = "train"
 """The split of rows for which neither the table, its path nor --split names one."""
-_DRAW = "--split train=0.8,test=0.2"
 
 
 def split_columns(rows: Iterable[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
@@ -37,7 +36,7 @@ def split_notes(
     if file.split is not None:
         source = f"because the path says {file.split}: to use it, pass"
         return [_unread(file, name, source) for name in found[:1]]
-    column = f"--column {as_typed(f'split={found[0]}')}, whose values look like splits" if found else _DRAW
+    column = f"--column {as_typed(f'split={found[0]}')}, whose values look like splits" if found else DRAW
     return [
         f"{file.path.name} has no split column ({', '.join(USUAL_NAMES['split'])}), so all of its rows are in the "
         f"split {DEFAULT_SPLIT}; for others, pass {column}"

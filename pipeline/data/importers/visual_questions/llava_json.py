@@ -26,6 +26,8 @@ IMAGE_TOKEN = "<image>"
 SPEAKERS = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt", "system": "system"}
 """Names of speakers -> their roles."""
 TURNS = ("human", "gpt")
+DEFAULT_SPLIT = "train"
+"""The split of records that name none, except those of evaluation files."""
 _LETTERS = "ABCDEF"
 OPTION_KEYS = tuple(f"option_{letter}" for letter in _LETTERS)
 
@@ -70,6 +72,9 @@ def import_llava_json(src: Path, options: ImportOptions, progress: Progress) -> 
             f"{subject} with a system message, which is skipped because a student's template has "
             f"its own; {shortened(systems)}"
         )
+    unsplit = sum(not talk.evaluation and text(talk.record.get("split")) is None for talk in conversations)
+    if unsplit:
+        options.note_unsplit(counted(unsplit, "record is", "records are"), DEFAULT_SPLIT, progress)
     asked = [Asked(images=talk.images, row=row) for talk in conversations for row in _rows(talk, options)]
     return asked_manifest(asked, root, f"llava-json {src.name}", progress)
 
@@ -84,7 +89,7 @@ def _rows(talk: Conversation, options: ImportOptions) -> Iterator[ManifestRow]:
             answer_type=talk.answer_type,
             options=talk.options,
             history=history,
-            split=options.split or text(talk.record.get("split")) or ("test" if talk.evaluation else "train"),
+            split=options.split or text(talk.record.get("split")) or ("test" if talk.evaluation else DEFAULT_SPLIT),
             data_use=options.data_use or "private",
             question_type=text(talk.record.get("question_type")),
             modality=text(talk.record.get("modality")) or _domain(talk.record),

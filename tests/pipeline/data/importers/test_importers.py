@@ -245,6 +245,25 @@ def test_llava_misspelt_key_is_read_as_in_released_files(tmp_path):
     assert manifest.frame["answer"].to_list() == ["x"]
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            ImportOptions(),
+            "2 records are in the split train, because no split is given; for others, pass --split train=",
+        ),
+        (ImportOptions(split="test"), ""),
+        (ImportOptions(drawn_split="train=0.5,test=0.5"), ""),
+    ],
+)
+def test_llava_records_without_a_split_are_said(tmp_path, options, said):
+    records = [talk("a", "b", id="1"), talk("a", "b", id="2"), talk("a", "b", id="3", split="test")]
+    notes = Notes()
+    import_llava_json(llava_file(tmp_path, records), options, notes)
+    assert said in str(notes)
+    assert ("no split is given" in str(notes)) == bool(said)
+
+
 def test_llava_ids_used_twice_are_numbered_and_said(tmp_path):
     records = [talk("a", "b", id=identity) for identity in ("7", "7", "7~2", "7")]
     notes = Notes()

@@ -137,7 +137,9 @@ def test_iu_xray_of_kaggle(tmp_path):
     )
     assert rows["iu-xray-2"]["question"] is None
     assert "1 of 3 reports have no image and are skipped" in notes
-    shares = imported("iu-xray", tmp_path / "iu", tmp_path / "m.parquet", split="train=0.5,val=0.5")[1]
+    assert "1 report is in the split train, because no split is given" in notes
+    _, shares, _, notes = imported("iu-xray", tmp_path / "iu", tmp_path / "m.parquet", split="train=0.5,val=0.5")
+    assert "no split is given" not in notes
     assert set(shares.questions["split"]) <= {"train", "validation"}
 
 
@@ -163,6 +165,7 @@ def test_iu_xray_of_openi(tmp_path):
     ]
     assert manifest.splits == {"train": 1, "images": 3}
     assert "1 of 3 reports have no image" in notes
+    assert "1 report is in the split train, because no split is given" in notes
     (tmp_path / "iu" / "ecgen-radiology" / "3.xml").write_text("<eCitation>")
     with pytest.raises(InputError, match=r"1 of 4 reports are malformed:\n  - 3\.xml cannot be read as XML"):
         imported("iu-xray", tmp_path / "iu", tmp_path / "m.parquet")
