@@ -205,6 +205,8 @@ def run(room: Room, budget: float) -> None:
         mutant = room.chosen[int(number)]
         attempt = partial(try_at_import, mutant, room.trees[mutant.path], tests)
         room.record(int(number), forked(attempt, START))
+    if len(room.outcomes) < len(room.chosen):
+        raise RuntimeError(f"{room.name}: {len(room.outcomes)} of {len(room.chosen)} mutants were tried")
 
 
 def report(rooms: list[Room], file: Path | None) -> None:

@@ -91,7 +91,7 @@ class Session:
     def run(self, names: Iterable[str], limits: Mapping[str, float] | None = None) -> None:
         """Run tests; with time limits for them, stop at the first one that fails."""
         items = [self.items[name] for name in names if name in self.items]
-        for item, following in zip(items, [*items[1:], None], strict=True):
+        for item, following in zip(items, [*items, None][1:], strict=True):
             self._enter(item.nodeid)
             if limits is not None:
                 limit_time(limits[item.nodeid])

@@ -123,8 +123,8 @@ def refusal(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 
 @pytest.fixture(scope="session")
-def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    """Runs scripts in forked processes."""
+def fork_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """The server of forked processes, which starts when it is first needed."""
     base = tmp_path_factory.getbasetemp()
     is_worker = "PYTEST_XDIST_WORKER" in os.environ
     server = Forks(
@@ -136,9 +136,15 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
     server.close()
 
 
+@pytest.fixture(scope="session")
+def forks(fork_server: Forks) -> Forks:
+    """Runs scripts in forked processes. scripts/mutants.py leaves out the tests that use this fixture."""
+    return fork_server
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _worker_servers(forks: Forks) -> None:
-    worker_servers.install(forks.address)
+def _worker_servers(fork_server: Forks) -> None:
+    worker_servers.install(fork_server.address)
 
 
 @pytest.fixture(scope="session")
