@@ -251,6 +251,15 @@ def test_only_what_is_right_is_suggested(demo):
     assert respelled(Path("nowhere/at/all")) is None
 
 
+@pytest.mark.parametrize("name", ["zarr.json", "index.parquet"])
+def test_a_folder_with_half_of_a_store_is_not_suggested_as_one(tmp_path, name):
+    (tmp_path / "teacher.zarr").mkdir()
+    (tmp_path / "teacher.zarr" / name).touch()
+    with pytest.raises(StoreError) as told:
+        open_store(tmp_path / "taecher.zarr")
+    assert "did you mean" not in str(told.value)
+
+
 def test_a_manifest_is_to_be_created_as_parquet(demo):
     with pytest.raises(InputError, match=r"create it with `medalign data import NAME SRC --out other/q\.parquet`"):
         Manifest.read("other/q.csv")

@@ -58,8 +58,9 @@ def test_segments_begin_with_new_shards(segments, shard_rows):
     ranges = [header.shard_range(shard) for shard in range(header.shards)]
     assert [row for rows in ranges for row in rows] == [row for row, slot in enumerate(slots) if slot is not None]
     assert all(row // shard_rows == shard for shard, rows in enumerate(ranges) for row in rows)
-    with pytest.raises(IndexError):
-        header.shard_range(header.shards)
+    for shard in (-1, header.shards):
+        with pytest.raises(IndexError, match=rf"shard {shard} does not exist: the store has {header.shards} shards"):
+            header.shard_range(shard)
 
 
 @pytest.mark.parametrize("profile", PROFILES)

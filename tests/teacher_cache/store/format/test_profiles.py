@@ -215,6 +215,7 @@ def test_change_is_bounded_on_the_teachers_grid(seed, shift, side):
     gram12 = encode("gram12", values, maps, grid, grid)
     assert (gram12.max_abs_dS <= 0.5 / 2047 + rounding).all()
     assert gram12.arrays["cosines"].max() <= 2 * 2047, "12 bits"
+    assert (gram12.arrays["cosine_scale"][:, 1] == np.float32(1 / 2047)).all(), "docs/store-format.md"
     gram16 = encode("gram16", values, maps, grid, grid)
     assert (gram16.max_abs_dS <= gram16.arrays["cosine_scale"][:, 1] / 2 + rounding).all()
     assert (gram16.max_abs_dS <= 0.5 / 32767 + rounding).all()

@@ -1,4 +1,4 @@
-"""Other writers of Parquet may leave out values; a store has all values of an image."""
+"""Other writers of Parquet may leave out values or list other rows; a store has all values of its own images."""
 
 import shutil
 from pathlib import Path
@@ -24,3 +24,14 @@ def test_a_column_with_nulls_has_no_root_digest(name, whole, tmp_path):
     write_table(type(table).from_pylist(rows, table.schema), store / "index.parquet")
     with pytest.raises(DamagedStore, match=rf"index\.parquet of .*: column {name} has nulls"):
         open_store(store).recomputed_root()
+
+
+@pytest.mark.parametrize("row", [-5, 10**6])
+def test_an_index_with_rows_that_the_store_does_not_have_has_no_root_digest(row, whole, tmp_path):
+    store = Path(shutil.copytree(whole, tmp_path / "copy.zarr"))
+    opened = open_store(store)
+    table = parquet.read_table(store / "index.parquet")
+    rows = [found | {"row": row} if found["row"] == 1 else found for found in table.to_pylist()]
+    write_table(type(table).from_pylist(rows, table.schema), store / "index.parquet")
+    with pytest.raises(DamagedStore, match=r"index\.parquet of .* lists rows that the store does not have"):
+        opened.recomputed_root()

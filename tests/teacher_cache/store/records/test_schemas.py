@@ -22,10 +22,10 @@ from medalign.teacher_cache.store.records import index
 from medalign.teacher_cache.store.records.digest_list import parse_manifest
 from medalign.teacher_cache.store.records.index import IndexSummary
 from medalign.teacher_cache.store.records.ledger import LONGEST_REASON, parse_record, write_unreadable
-from medalign.teacher_cache.store.records.schemas import check_header, parse_json, parse_model
+from medalign.teacher_cache.store.records.schemas import check_header, describe, parse_json, parse_model
 from medalign.teacher_cache.store.records.thrift import ThriftError, read_struct
 from medalign.teacher_cache.store.records.zarr_metadata import check_arrays, parse_header, read_header
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from stores import store_header, write_store
 
 
@@ -357,3 +357,13 @@ def test_integers_in_small_files_must_have_the_exact_type(tmp_path):
             check_arrays(LocalFiles(store), header, header.profiles)
     file.write_text(json.dumps(whole))
     check_arrays(LocalFiles(store), header, header.profiles)
+
+
+@pytest.mark.parametrize(("wrong", "shown", "end"), [(2, 2, ""), (3, 3, ""), (5, 3, "; 2 more"), (1001, 0, "")])
+def test_only_the_first_few_invalid_values_are_described(wrong, shown, end):
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(list[int]).validate_python(["x"] * wrong)
+    text = describe(caught.value)
+    assert text.count("valid integer") == shown
+    assert text.endswith(end)
+    assert shown or text == "1001 of its values are invalid"
