@@ -51,6 +51,16 @@ def test_repeating_a_question_about_an_image_does_not_narrow_the_interval():
     assert often.high == pytest.approx(once.high)
 
 
+def test_intervals_have_2000_resamples_as_docs_say():
+    values = np.random.default_rng(3).normal(0.0, 1.0, 40)
+    names = [str(i) for i in range(40)]
+    result = mean_result("m", values.tolist())
+    assert bootstrap_interval(result, names, seed=0) == bootstrap_interval(result, names, seed=0, resamples=2000)
+    found = paired_difference(np.zeros(40), values, names, seed=0)
+    assert found == paired_difference(np.zeros(40), values, names, seed=0, resamples=2000)
+    assert bootstrap_interval(result, names, seed=0) != bootstrap_interval(result, names, seed=0, resamples=2001)
+
+
 def test_undefined_pairs_are_left_out():
     found = paired_difference([0.0, float("nan"), 0.0], [1.0, 5.0, 1.0], list("abc"), seed=0)
     assert found.mean == 1.0
