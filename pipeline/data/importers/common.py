@@ -27,6 +27,8 @@ UNASKED_SPLIT = "images"
 """Split of images without a question."""
 
 
+DEFAULT_SPLIT = "train"
+"""The split of questions for which neither the data set nor --split names one, where these are for training."""
 DRAW = "--split train=0.8,test=0.2"
 """An example of how to draw splits."""
 
@@ -52,10 +54,10 @@ class ImportOptions:
     unpacked: Path | None = None
     """Folder for images from Parquet or ZIP files; `None` if there is none."""
 
-    def note_unsplit(self, rows: str, split: str, progress: Progress) -> None:
-        """Say that `rows` are in `split` because nothing names another; nothing if the split was asked for."""
+    def note_unsplit(self, rows: str, progress: Progress) -> None:
+        """Say that `rows` are in `DEFAULT_SPLIT` because nothing names a split; nothing if a split was asked for."""
         if self.split is None and self.drawn_split is None:
-            progress.note(f"{rows} in the split {split}, because no split is given; for others, pass {DRAW}")
+            progress.note(f"{rows} in the split {DEFAULT_SPLIT}, because no split is given; for others, pass {DRAW}")
 
     def unpacked_folder(self, source: Path) -> Path:
         """The folder to which the images inside `source` are written.

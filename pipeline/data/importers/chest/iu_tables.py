@@ -9,7 +9,7 @@ from .....errors import InputError
 from .....plain_text import counted
 from .....progress import Progress
 from ...manifest import Manifest
-from ..common import ImportOptions, refuse, shortened
+from ..common import DEFAULT_SPLIT, ImportOptions, refuse, shortened
 from ..image_folders.image_files import listed_images
 from ..records import keyed, read_table
 from .reports_and_questions import chest_manifest, image_folder
@@ -20,8 +20,6 @@ PROJECTIONS = "indiana_projections.csv"
 KAGGLE_IMAGES = ("images/images_normalized", "images_normalized", "images")
 OPENI_IMAGES = ("NLMCXR_png", "images", "png", ".")
 XML_FOLDERS = ("ecgen-radiology", ".")
-SPLIT = "train"
-"""The split if none is published and none is set."""
 
 
 def import_iu_kaggle(src: Path, options: ImportOptions, progress: Progress) -> Manifest:
@@ -48,7 +46,7 @@ def import_iu_kaggle(src: Path, options: ImportOptions, progress: Progress) -> M
             id=uid,
             images=tuple(name for _, name, _ in sorted(views[uid], key=lambda view: view[0])),
             report=" ".join((report["findings"] or "").split()) or None,
-            split=SPLIT,
+            split=DEFAULT_SPLIT,
             view=min(views[uid], key=lambda view: view[0])[2],
         )
         for uid, report in reports.items()
@@ -93,7 +91,7 @@ def _study(path: Path) -> Study | str | None:
         id=path.stem,
         images=tuple(dict.fromkeys(f"{image}.png" for image in images)),
         report=" ".join(" ".join(written).split()) or None,
-        split=SPLIT,
+        split=DEFAULT_SPLIT,
     )
 
 
@@ -109,4 +107,4 @@ def _tell_imageless(count: int, total: int, progress: Progress) -> None:
 def _tell_unsplit(studies: Sequence[Study], options: ImportOptions, progress: Progress) -> None:
     asked = sum(study.report is not None for study in studies)
     if asked:
-        options.note_unsplit(counted(asked, "report is", "reports are"), SPLIT, progress)
+        options.note_unsplit(counted(asked, "report is", "reports are"), progress)

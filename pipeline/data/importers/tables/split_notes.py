@@ -4,14 +4,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .....plain_text import as_typed
-from ..common import DRAW, ImportOptions
+from ..common import DEFAULT_SPLIT, DRAW, ImportOptions
 from ..records import text
 from ..splits import SPLIT_NAMES
 from .columns import USUAL_NAMES, TableColumns
 from .table_files import TableFile
-
-DEFAULT_SPLIT = "train"
-"""The split of rows for which neither the table, its path nor --split names one."""
 
 
 def split_columns(rows: Iterable[Mapping[str, Any]], names: Sequence[str]) -> list[str]:

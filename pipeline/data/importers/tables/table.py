@@ -11,7 +11,7 @@ from .....plain_text import counted, json_kind
 from .....progress import Progress
 from .....student.metrics.polarity import is_yes_or_no
 from ...manifest import AnswerType, Manifest, ManifestRow
-from ..common import ImportOptions, refuse
+from ..common import DEFAULT_SPLIT, ImportOptions, refuse
 from ..image_folders.embedded_images import StoredName, column_names, read_parquet
 from ..image_names import pick_root
 from ..pending_questions import Asked, asked_manifest
@@ -19,7 +19,7 @@ from ..records import no_record, read_objects, read_table, read_text, text
 from .answer_options import Options, read_options
 from .columns import NO_COLUMNS, TableColumns, letter_of, pick_columns
 from .notations import UnclearText, UnclearValue, parse_structure, starts_with_quoted_item
-from .split_notes import DEFAULT_SPLIT, split_notes
+from .split_notes import split_notes
 from .table_files import TableFile, table_files
 
 IMAGE_TOKEN = "<image>"

@@ -15,7 +15,7 @@ from .....errors import InputError
 from .....plain_text import counted
 from .....progress import Progress
 from ...manifest import AnswerType, Manifest, ManifestRow, Turn
-from ..common import ImportOptions, refuse, shortened
+from ..common import DEFAULT_SPLIT, ImportOptions, refuse, shortened
 from ..image_names import pick_root
 from ..pending_questions import Asked, asked_manifest
 from ..records import no_record, read_objects, text
@@ -26,8 +26,6 @@ IMAGE_TOKEN = "<image>"
 SPEAKERS = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt", "system": "system"}
 """Names of speakers -> their roles."""
 TURNS = ("human", "gpt")
-DEFAULT_SPLIT = "train"
-"""The split of records that name none, except those of evaluation files."""
 _LETTERS = "ABCDEF"
 OPTION_KEYS = tuple(f"option_{letter}" for letter in _LETTERS)
 
@@ -74,7 +72,7 @@ def import_llava_json(src: Path, options: ImportOptions, progress: Progress) -> 
         )
     unsplit = sum(not talk.evaluation and text(talk.record.get("split")) is None for talk in conversations)
     if unsplit:
-        options.note_unsplit(counted(unsplit, "record is", "records are"), DEFAULT_SPLIT, progress)
+        options.note_unsplit(counted(unsplit, "record is", "records are"), progress)
     asked = [Asked(images=talk.images, row=row) for talk in conversations for row in _rows(talk, options)]
     return asked_manifest(asked, root, f"llava-json {src.name}", progress)
 
