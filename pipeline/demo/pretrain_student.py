@@ -5,13 +5,13 @@ from all texts, with the tower frozen. It never sees a phantom with a shift: its
 is weak where the look of the images is another one.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import Tensor, nn
 from transformers import (
@@ -144,31 +144,54 @@ def _train_language(
     progress: Progress,
 ) -> float:
     """Train projector and language model on features of the frozen tower, with all texts of an image in one row."""
-    features = _tower_features(model, corpus.pixels)
-    turns = [_tokenize(tokenizer, asked) for asked in corpus.questions]
+    features = tower_features(model, corpus.pixels)
+    turns = [tokenize(tokenizer, asked) for asked in corpus.questions]
+
+    def losses(chosen: Tensor) -> tuple[Tensor, Tensor]:
+        return packed_loss(model, features[chosen], [turns[int(index)] for index in chosen])
+
+    return train_language(model, losses, len(turns), steps=steps, seed=seed, progress=progress)
+
+
+def train_language(
+    model: LlavaForConditionalGeneration,
+    losses_of: Callable[[Int[Tensor, " chosen"]], tuple[Float[Tensor, ""], Float[Tensor, ""]]],
+    count: int,
+    *,
+    steps: int,
+    seed: int,
+    progress: Progress,
+) -> float:
+    """Train all but the tower on batches of `count` images, chosen by number.
+
+    `losses_of` a batch are the answer NLL, in nats per token, and what is added to it.
+
+    Returns:
+        Mean NLL over the last 50 steps.
+    """
     parameters = [p for name, p in model.named_parameters() if "vision_tower" not in name]
     optimizer = torch.optim.AdamW(parameters, lr=3e-3, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps, pct_start=0.1)
     generator = torch.Generator().manual_seed(seed)
     progress.start("student language model", steps)
     model.train()
-    losses: list[float] = []
-    for step, chosen in enumerate(batches(len(turns), 12, steps, generator)):
-        per_token, per_answer = packed_loss(model, features[chosen], [turns[int(index)] for index in chosen])
+    seen: list[float] = []
+    for step, chosen in enumerate(batches(count, 12, steps, generator)):
+        per_token, added = losses_of(chosen)
         optimizer.zero_grad()
-        (per_token + per_answer).backward()
+        (per_token + added).backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         schedule.step()
-        losses.append(per_token.item())
+        seen.append(per_token.item())
         progress.advance()
         if step % 100 == 99:
-            progress.note(f"student language model: step {step + 1}, loss {np.mean(losses[-50:]):.3f}")
-    return float(np.mean(losses[-50:]))
+            progress.note(f"student language model: step {step + 1}, loss {np.mean(seen[-50:]):.3f}")
+    return float(np.mean(seen[-50:]))
 
 
 @torch.no_grad()
-def _tower_features(
+def tower_features(
     model: LlavaForConditionalGeneration, pixels: Float[Tensor, "phantoms 3 96 96"]
 ) -> Float[Tensor, "phantoms patches width"]:
     """The inputs of the projector, computed once because the tower is frozen."""
@@ -178,7 +201,7 @@ def _tower_features(
     return torch.cat(found)
 
 
-def _tokenize(tokenizer: PreTrainedTokenizerFast, asked: Sequence[PhantomQuestion]) -> list[Turn]:
+def tokenize(tokenizer: PreTrainedTokenizerFast, asked: Sequence[PhantomQuestion]) -> list[Turn]:
     """The questions about one phantom, in the `plain` template."""
     turns = []
     for item in asked:

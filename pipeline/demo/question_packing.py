@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
-from transformers import LlavaForConditionalGeneration
+from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from ...student.inputs.spans import IGNORED_LABEL
 
@@ -26,45 +26,72 @@ class Turn:
     answer: list[int]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackedRows:
+    """Questions and answers about B images in rows of length L."""
+
+    ids: Int[Tensor, "batch length"]
+    """The image token at the places of the image."""
+    labels: Int[Tensor, "batch length"]
+    """IGNORED_LABEL outside of answers."""
+    turn: Int[Tensor, "batch length"]
+    """Number of each token's turn, PREFIX_TURN or PADDING_TURN."""
+    positions: Int[Tensor, "batch length"]
+    answer_lengths: Int[Tensor, " answers"]
+    """Tokens of each answer, in the order of rows and turns."""
+
+    def visible(self) -> Bool[Tensor, "batch 1 length length"]:
+        """Which tokens a token attends to: those before it, of the image and of its own turn."""
+        length = self.ids.shape[1]
+        causal = torch.ones(length, length, dtype=torch.bool).tril()
+        shared = (self.turn[:, :, None] == self.turn[:, None, :]) | (self.turn[:, None, :] == PREFIX_TURN)
+        return (causal & shared)[:, None]
+
+
 def packed_loss(
     model: LlavaForConditionalGeneration,
     features: Float[Tensor, "batch patches width"],
     turns: Sequence[Sequence[Turn]],
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Mean negative log likelihood in nats, over all answer tokens, and over answers of the mean over their tokens.
-
-    `features` are the inputs of the projector. The second mean gives a yes or no the weight of a caption.
-    """
+    """Losses of the answers, as in `answer_losses`; `features` are the inputs of the projector."""
     patches = features.shape[1]
-    ids, labels, turn, positions = _pack(turns, patches, model.config.text_config.bos_token_id)
-    embedded = model.get_input_embeddings()(ids)
+    rows = pack(turns, patches, model.config)
+    embedded = model.get_input_embeddings()(rows.ids)
     image = model.model.multi_modal_projector(features)
     embedded = torch.cat([embedded[:, :1], image, embedded[:, 1 + patches :]], dim=1)
-    length = ids.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool).tril()
-    visible = (turn[:, :, None] == turn[:, None, :]) | (turn[:, None, :] == PREFIX_TURN)
     hidden = model.model.language_model(
         inputs_embeds=embedded,
-        attention_mask=(causal & visible)[:, None],
-        position_ids=positions,
+        attention_mask=rows.visible(),
+        position_ids=rows.positions,
         use_cache=False,
     ).last_hidden_state
-    answered = labels != IGNORED_LABEL
+    return answer_losses(model, hidden, rows)
+
+
+def answer_losses(
+    model: LlavaForConditionalGeneration, hidden: Float[Tensor, "batch length width"], rows: PackedRows
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Mean negative log likelihood in nats, over all answer tokens, and over answers of the mean over their tokens.
+
+    The second mean gives a yes or no the weight of a caption.
+    """
+    answered = rows.labels != IGNORED_LABEL
     before = answered.roll(-1, dims=1)  # the position that predicts each answer token
-    losses = functional.cross_entropy(model.lm_head(hidden[before]), labels[answered], reduction="none")
-    lengths = torch.tensor([len(item.answer) for row in turns for item in row])
-    shares = torch.repeat_interleave(1.0 / lengths, lengths)  # answers lie in the order of rows and turns
+    losses = functional.cross_entropy(model.lm_head(hidden[before]), rows.labels[answered], reduction="none")
+    lengths = rows.answer_lengths
+    shares = torch.repeat_interleave(1.0 / lengths, lengths)
     return losses.mean(), (losses * shares).sum() / len(lengths)
 
 
-def _pack(turns: Sequence[Sequence[Turn]], patches: int, bos: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """(token ids, labels, turn numbers, positions), [B, L] each."""
+def pack(turns: Sequence[Sequence[Turn]], patches: int, config: LlavaConfig) -> PackedRows:
+    """Lay out the turns about each image behind its `patches` image tokens."""
     prefix = 1 + patches
     lengths = [prefix + sum(len(turn.prompt) + len(turn.answer) for turn in row) for row in turns]
     shape = (len(turns), max(lengths))
     ids, positions = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
     labels, numbers = torch.full(shape, IGNORED_LABEL), torch.full(shape, PADDING_TURN)
-    ids[:, 0], numbers[:, :prefix], positions[:, :prefix] = bos, PREFIX_TURN, torch.arange(prefix)
+    ids[:, 0], ids[:, 1:prefix] = config.text_config.bos_token_id, config.image_token_id
+    numbers[:, :prefix], positions[:, :prefix] = PREFIX_TURN, torch.arange(prefix)
     for row, asked in enumerate(turns):
         start = prefix
         for number, turn in enumerate(asked):
@@ -75,4 +102,10 @@ def _pack(turns: Sequence[Sequence[Turn]], patches: int, bos: int) -> tuple[Tens
             numbers[row, start:end] = number
             positions[row, start:end] = torch.arange(prefix, prefix + end - start)
             start = end
-    return ids, labels, numbers, positions
+    return PackedRows(
+        ids=ids,
+        labels=labels,
+        turn=numbers,
+        positions=positions,
+        answer_lengths=torch.tensor([len(item.answer) for row in turns for item in row]),
+    )
