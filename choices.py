@@ -6,7 +6,7 @@ Commands, settings and the code that does the work use the same types. Importing
 from typing import Literal
 
 DataUse = Literal["public", "credentialed", "private"]
-"""Who may have the data and what is derived from it."""
+"""Who is allowed to have the data and what is derived from it."""
 Geometry = Literal["pad", "crop"]
 """How an image that is not square becomes a square input: padded, or cropped around its center."""
 JpegScale = Literal["full", "reduced"]

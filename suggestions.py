@@ -64,11 +64,11 @@ def spelling(missing: Path, is_right: Callable[[Path], bool] = Path.exists) -> s
 
 
 def from_here(path: Path) -> str:
-    """For a relative path, the working folder that it begins at, to append to an error about it."""
+    """For a relative path, the current folder that it begins at, to append to an error about it."""
     try:
-        return "" if path.is_absolute() else f" (the working folder is {Path.cwd()})"
+        return "" if path.is_absolute() else f" (the current folder is {Path.cwd()})"
     except OSError:
-        return " (the working folder does not exist any more)"
+        return " (the current folder does not exist any more)"
 
 
 def to_pass(wrong: Path, is_right: Callable[[Path], bool], otherwise: str = "") -> str:

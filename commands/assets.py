@@ -15,9 +15,7 @@ from .options import AsJson, RowFormat, output_format, progress_bars, show_repor
 if TYPE_CHECKING:
     from ..pipeline.assets.asset_registry import AssetReport
 
-app = typer.Typer(
-    cls=CommandGroup, no_args_is_help=True, help="Models and data files that report metrics need, on your disk."
-)
+app = typer.Typer(cls=CommandGroup, no_args_is_help=True, help="Local models and data files that report metrics need.")
 
 
 @app.command("list", cls=Command)

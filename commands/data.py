@@ -94,10 +94,14 @@ def draw_phantoms(
     out: Out,
     images: Annotated[int, typer.Option("--images", min=1, help="Number of images.")] = 200,
     shift: Annotated[
-        float, typer.Option("--shift", min=0.0, max=1.0, help="Share of another scanner's look in the images; 0: none.")
+        float,
+        typer.Option(
+            "--shift", min=0.0, max=1.0, help="How much the images look like a second scanner's: 0 not at all, 1 fully."
+        ),
     ] = 0.0,
     anchors: Annotated[
-        int, typer.Option("--anchors", min=0, help="Number of more images, without a shift, in the split `anchors`.")
+        int,
+        typer.Option("--anchors", min=0, help="Number of additional images, without a shift, in the split `anchors`."),
     ] = 0,
     seed: Seed = 0,
     as_json: AsJson = False,

@@ -10,7 +10,7 @@ _STEPS: Final = {
     "`medalign config list` shows configurations",
     "pack": "send the recipients both digests, claimed root sha256 and sha256, separately from the file, so that they "
     "can check what arrives",
-    "push": "send the recipients the root digest, claimed root sha256, by another way than the store, so that "
+    "push": "send the recipients the root digest, claimed root sha256, through a channel other than the store, so that "
     "they can check what they pull",
     "look": "`medalign teacher preview {store} --images FOLDER --out REPORT` to see what it holds, and whether its "
     "rows belong to your images",

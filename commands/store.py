@@ -110,7 +110,7 @@ def extend(
     root: ImageRoot = None,
     data_use: ImagesDataUse = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Try again those of these images that failed before.")
+        bool, typer.Option("--retry-failed", help="Also retry images in this input that failed before.")
     ] = False,
     device: Device = None,
     workers: Workers = 1,

@@ -207,7 +207,7 @@ def align(
     resume: Resume = False,
     as_json: AsJson = False,
 ) -> None:
-    """Train the vision tower without labels: translate teacher features into the student's tokens, and regress."""
+    """Train the vision tower without labels, toward teacher features translated into the student's tokens."""
     from ..pipeline.align.align_settings import load_align_settings, with_control
 
     if out is None and not dry_run:

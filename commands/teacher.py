@@ -146,7 +146,8 @@ def preview(
         str | None,
         typer.Option(
             "--patch",
-            help="ROW,COLUMN of the cell whose similarity is drawn, from 0,0 with padding; default: most attention.",
+            help="ROW,COLUMN of the cell whose similarity to all others is drawn, counted from 0,0 including padding; "
+            "default: the cell with the most attention.",
         ),
     ] = None,
     seed: Seed = 0,
@@ -154,7 +155,7 @@ def preview(
     out: Annotated[Path | None, typer.Option("--out", help="New folder for report.html and its figures.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a store holds: rows that look odd, whether rows fit their images, E_a and S over images."""
+    """Show what a store holds: rows that look odd, whether rows match their images, E_a and S over images."""
     from ..pipeline.extraction.image_sources import ImageRequest
     from ..pipeline.stores.preview.preview import preview_store
     from ..pipeline.stores.preview.preview_result import PreviewRequest

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Evaluate on four GPUs as a Slurm array, then join: bash examples/evaluate-slurm-array.sh OUT --student DIR --manifest FILE ...
-# Everything behind OUT goes to `medalign student evaluate`; set VERB=ground for grounding. OUT lies on a file system that all nodes share.
+# All arguments after OUT are passed to `medalign student evaluate`; set VERB=ground for grounding. OUT lies on a file system that all nodes share.
 # A job that is requeued continues its own task.
 set -euo pipefail
 tasks=${TASKS:-4} verb=${VERB:-evaluate} out=$1

@@ -1,4 +1,4 @@
-"""A decoding method of one's own: contrast against the mirrored image (docs/decoding.md).
+"""A custom decoding method: contrast against the mirrored image (docs/decoding.md).
 
 An installed package offers it to `medalign student evaluate --decode mirror` with, in its pyproject.toml,
 

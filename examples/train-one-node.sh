@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All GPUs of one node: bash examples/train-one-node.sh CONFIG DIR [--resume] [--set ...]
+# Train on all GPUs of one node: bash examples/train-one-node.sh CONFIG DIR [--resume] [--set ...]
 set -eu
 gpus=$(nvidia-smi --list-gpus | wc -l)
 export OMP_NUM_THREADS=4

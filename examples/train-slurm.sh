@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Two nodes of four GPUs: sbatch examples/train-slurm.sh CONFIG DIR [--set ...]
-# A job that is requeued after preemption or a time limit goes on from its last whole checkpoint.
+# Train on two nodes with four GPUs each: sbatch examples/train-slurm.sh CONFIG DIR [--set ...]
+# A job that is requeued after preemption or a time limit resumes from its last complete checkpoint.
 #SBATCH --job-name=medalign
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1

@@ -408,24 +408,25 @@ REFUSED = [
         "DICOM whose window shows nothing of it",
         file(gray(**window(5000, 100))),
         "DICOM whose stored values vary from 0 to 255 and whose picture has one color: its window or look-up table "
-        "leaves all of them out, or all are padding; if something is to be seen, export it as PNG with a window that "
+        "excludes all of them, or all are padding; if the image shows anything, export it as PNG with a window that "
         "shows it",
     ),
     Odd("DICOM, segmented palette", file(segmented_palette), "DICOM with a segmented palette: export it as RGB"),
     Odd(
         "DICOM, HSV",
         file(lambda: picture(COLOR, PhotometricInterpretation="HSV")),
-        "DICOM with a photometric interpretation that is not read; export it as RGB",
+        "DICOM with a photometric interpretation that medalign does not support; export it as RGB",
     ),
     Odd(
         "DICOM, video",
         content(video),
-        "DICOM in a transfer syntax that is not read (MPEG-4 AVC/H.264 High Profile / Level 4.1); export it as PNG",
+        "DICOM in a transfer syntax that medalign does not support (MPEG-4 AVC/H.264 High Profile / Level 4.1); "
+        "export it as PNG",
     ),
     Odd(
         "DICOM in a private transfer syntax",
         content(lambda: replaced(video(), MPEG4HP41.encode(), MPEG4HP41.replace("10008", "99999").encode())),
-        "DICOM in a transfer syntax that is not read (a private one); export it as PNG",
+        "DICOM in a transfer syntax that medalign does not support (a private one); export it as PNG",
     ),
     Odd(
         "DICOM with a name where the number of frames belongs",

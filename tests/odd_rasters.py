@@ -200,14 +200,15 @@ def in_name(name: str) -> Callable[[Path], None]:
 
 DAMAGED = "truncated or damaged image data: get the file again from its source"
 JPEG_DAMAGE = (
-    "truncated or damaged image data: the JPEG has less or more than its picture needs; get the file again from its "
-    "source"
+    "truncated or damaged image data: the JPEG has too little or too much data for its size; get the file again from "
+    "its source"
 )
 NO_END = "truncated or damaged image data: its JPEG 2000 code stream has no end; get the file again from its source"
 FRAMES = "{} with several frames or pages: export the one you mean as an image of its own"
 UNKNOWN = "not an image in a known format ({} bytes)"
 UNKNOWN_KIND = (
-    "an image that is damaged, or of a kind that is not read: if a viewer shows it, save it from there as PNG"
+    "an image that is damaged, or of a kind that medalign does not support: if a viewer shows it, save it from there "
+    "as PNG"
 )
 
 READ = [

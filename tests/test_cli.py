@@ -369,8 +369,8 @@ def test_a_store_that_does_not_fit(workspace, tmp_path):
     workspace.extract("--manifest", workspace.manifest, "--out", store, "--geometry", "crop", grid="4x4")
     overrides = ("--set", f"data.store={store}", "--set", "data.teacher=unimed-b16-224")
     told = workspace.train(*overrides, "--out", tmp_path / "out", code=4).err
-    assert f"error: the store {store} does not fit this run:" in told
-    assert "its grid is 4x4, but the student has 3x3 image tokens (extract again with --grid 3x3)" in told
+    assert f"error: the store {store} does not match this run:" in told
+    assert "its grid is 4x4, but the student has 3x3 image tokens: extract again with --grid 3x3, ask" in told
     assert "its geometry is 'crop', but preset 'default' needs 'pad'" in told
     assert "its teacher is 'phantom-tiny', but data.teacher is 'unimed-b16-224'" in told
 

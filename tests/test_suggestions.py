@@ -238,7 +238,7 @@ def test_where_nothing_is_near_a_relative_path_the_working_folder_is_named(demo,
     for wrong, is_said in ((Path("xyz"), True), (demo / "xyz", False)):
         with pytest.raises((InputError, StoreError)) as told:
             read(wrong)
-        assert (f"the working folder is {demo}" in str(told.value)) == is_said
+        assert (f"the current folder is {demo}" in str(told.value)) == is_said
         assert "did you mean" not in str(told.value)
 
 

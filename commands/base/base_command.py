@@ -17,6 +17,10 @@ from .unknown_options import SuggestsOptions
 _AGAIN = "run the same command again to continue"
 _RESUME = "run the same command with --resume to continue"
 _COMPLETE = "run the same command again to complete it"
+_CHECKPOINTS = (
+    "checkpoints in --out are kept; run the same command with --resume to continue, or with another --out if there is "
+    "no checkpoint yet"
+)
 _SHARDS, _COPIES, _ANSWERS = (
     "finished shards are kept",
     "finished shards are kept in --out",
@@ -26,7 +30,8 @@ _AFTER_INTERRUPT = {
     "extract": f"{_SHARDS}; {_RESUME}",
     "extend": f"{_SHARDS}; {_AGAIN}",
     "repair": f"restored files are kept; {_AGAIN}",
-    "train": "checkpoints in --out are kept; run the same command again (with --resume if there is one) to continue",
+    "train": _CHECKPOINTS,
+    "align": _CHECKPOINTS,
     "evaluate": f"{_ANSWERS}; {_RESUME}",
     "compare": f"{_ANSWERS}; {_RESUME}",
     "ground": f"finished batches are kept; {_RESUME}",

@@ -75,7 +75,7 @@ def _check_disjoint(data: AlignDataSettings, targets: Sequence[SampleImage], anc
     if both:
         raise InputError(
             f"{len(both)} of {len(targets)} target images are anchors too ({data.targets} and {data.anchors}); first: "
-            f"{both[0].path.name}. An anchor keeps its tokens and a target gets others: use other splits "
+            f"{both[0].path.name}. An anchor keeps its tokens and a target gets new ones: use different splits "
             "(data.targets_split, data.anchors_split) or manifests"
         )
 

@@ -30,7 +30,7 @@ def main_figure(report: AttendReport) -> Figure:
         name=MAIN,
         title=_main_title(report),
         caption="Attention from the question to the image tokens, mean over heads and question tokens. The colors of "
-        f"each panel run from its own least to its largest value, so only the numbers compare panels. "
+        f"each panel run from its own smallest to its largest value, so only the numbers compare panels. "
         f"{_about_marks(report)} {found}.",
         alt=f"{found}.",
         panels=[panel for row in rows for panel in row],

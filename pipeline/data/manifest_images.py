@@ -95,7 +95,7 @@ def more_images_rules(unsafe_path: str, hash_pattern: str) -> dict[str, pl.Expr]
         "more_images is null": pl.col(MORE_IMAGES_COLUMN).is_null(),
         "more_images without an image": (pl.col(MORE_IMAGES_COLUMN).list.len() > 0) & pl.col("image").is_null(),
         "an entry of more_images has no image or no image_hash": some(image.is_null() | image_hash.is_null()),
-        "an image of more_images is not a posix path inside the root": some(image.str.contains(unsafe_path)),
+        "an image of more_images is not a POSIX path inside the root": some(image.str.contains(unsafe_path)),
         "an image_hash of more_images is not 64 hex digits": some(~image_hash.str.contains(hash_pattern)),
     }
 

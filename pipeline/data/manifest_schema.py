@@ -132,7 +132,7 @@ def _value_problems(frame: pl.DataFrame) -> list[str]:
         f"data_use is not one of {', '.join(allowed_uses)}": ~pl.col("data_use").is_in(allowed_uses).fill_null(False),
         f"answer_type is not one of {', '.join(allowed_types)}": ~pl.col("answer_type").is_in(allowed_types),
         "image and image_hash must both be set or both be null": image.is_null() != image_hash.is_null(),
-        "image is not a posix path inside the root": image.str.contains(_UNSAFE_PATH_PATTERN),
+        "image is not a POSIX path inside the root": image.str.contains(_UNSAFE_PATH_PATTERN),
         "image_hash is not 64 hex digits": ~image_hash.str.contains(_HASH_PATTERN),
         "neither an image nor a question": image.is_null() & pl.col("question").is_null(),
         "history is null": pl.col("history").is_null(),

@@ -52,7 +52,7 @@ def region_rules(unsafe_path: str) -> dict[str, pl.Expr]:
         "a region without a name": some(pl.element().struct.field("name").fill_null("") == ""),
         "a region with neither a mask nor a box": some(mask.is_null() & box.is_null()),
         "a region with a value but no mask": some(pl.element().struct.field("value").is_not_null() & mask.is_null()),
-        "a region's mask is not a posix path inside the root": some(mask.str.contains(unsafe_path)),
+        "a region's mask is not a POSIX path inside the root": some(mask.str.contains(unsafe_path)),
         "a region's box is not x, y, width, height with a positive size": some(
             (box.list.len() != 4) | ~finite | pl.any_horizontal(*(side <= 0 for side in size))
         ),

@@ -22,7 +22,7 @@ _VERDICTS = {1: "better", -1: "worse"}
 
 
 _ARMS = (
-    "LoRA is usual fine-tuning on questions and answers. MEDALIGN adds two losses, which pull the student towards a "
+    "LoRA is usual fine-tuning on questions and answers. MEDALIGN adds two losses, which pull the student toward a "
     "teacher: L_vis compares which patches of an image are similar, and L_att where they look. align + LoRA is LoRA "
     "after a stage without questions."
 )
@@ -34,7 +34,7 @@ def verdict(report: DemoReport) -> tuple[str, State]:
     findings = report.findings
     told = [_about_answers(report, title, _ANSWERS) for title in findings.differences]
     moved = " and ".join(_change(report, MEDALIGN, measure, meaning) for measure, meaning in _LOSSES.items())
-    done = "did what they ask for" if _losses_worked(report) else "did not do all that they ask for"
+    done = "fell as intended" if _losses_worked(report) else "did not all fall as intended"
     aligned = f"{MEDALIGN}'s losses {done}, from {findings.baseline} to {MEDALIGN} on test images: {moved}."
     state: State = "good" if _helped(report) else "bad"
     return " ".join([whether_it_worked(report), _ARMS, *told, aligned]), state
@@ -44,7 +44,7 @@ def whether_it_worked(report: DemoReport) -> str:
     """The answer to "Did it work here?" in one sentence."""
     baseline, helped = report.findings.baseline, _helped(report)
     rest = [title for title in report.findings.differences if title not in helped]
-    although = ", although its losses did what they ask for" if MEDALIGN in rest and _losses_worked(report) else ""
+    although = ", although its losses fell as intended" if MEDALIGN in rest and _losses_worked(report) else ""
     if not helped:
         return f"No: neither {' nor '.join(rest)} answered better than {baseline}."
     gained = f"{' and '.join(helped)} answered better than {baseline}"
@@ -129,7 +129,7 @@ def about_similarity(report: DemoReport) -> list[str]:
         f"standard deviation, are {before} with LoRA, {after} with MEDALIGN, and {teacher} in the teacher. L_vis is "
         "the mean of their squared differences, so it also falls when the student's mean and spread change. The "
         f"correlation ignores both, and went from {first.mean('agreement'):.3f} to {last.mean('agreement'):.3f}: on "
-        "images that it was not trained on, the student did not learn better which patches are similar."
+        "images that it was not trained on, the student did not get better at telling which patches are similar."
     ]
 
 
@@ -142,7 +142,7 @@ def about_attention(report: DemoReport) -> str:
     first = next(iter(report.arms.values()))
     teacher, chance, before = first.reference["mass"]["teacher"], first.reference["mass"]["chance"], first.mean("mass")
     text = (
-        f"L_att pulls the student's attention towards the teacher's. Inside lesions, this demo's small teacher has "
+        f"L_att pulls the student's attention toward the teacher's. Inside lesions, this demo's small teacher has "
         f"{teacher:.3f} of its attention, uniform attention would have {chance:.3f}, and the student has {before:.3f} "
         "without alignment."
     )

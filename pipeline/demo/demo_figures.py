@@ -49,8 +49,8 @@ def measures_figure(report: DemoReport) -> Figure:
     return bars(
         name="measures",
         title=f"What changed from {findings.baseline}",
-        caption=f"Change in percent of the value of {findings.baseline}; upwards is better for every measure, also for "
-        "losses. The bars are 95 % intervals over test images: one that crosses zero is no significant change.",
+        caption=f"Change in percent of the value of {findings.baseline}; upward is better for every measure, also for "
+        "losses. The bars are 95 % intervals over test images: one that crosses zero is not a significant change.",
         alt=f"Change from {findings.baseline}, better is positive: {words}.",
         points=pl.DataFrame(rows),
         value_label="change for the better, %",
@@ -95,7 +95,7 @@ def attention_figure(report: DemoReport, samples: Sequence[Sample], grid: PatchG
     return overlays(
         name="attention",
         title=f"Where teacher and students look (layer {LAYER})",
-        caption="Bright: more attention, in each picture from its least to its largest value. Outlines: lesions. "
+        caption="Bright: more attention, in each picture from its smallest to its largest value. Outlines: lesions. "
         f"Share of the attention inside lesions, over all test questions: {numbers}.",
         alt=f"Attention on {len(chosen)} images with lesions. Share inside lesions: {numbers}.",
         panels=panels,

@@ -182,13 +182,13 @@ def read_answers(out: Path, run: Mapping[str, Any], question_ids: Sequence[str])
     differing = sorted(key for key in {*recorded, *now} if recorded.get(key) != now.get(key))
     if differing:
         listed = "; ".join(f"{key}: {recorded.get(key)!r}, expected {now.get(key)!r}" for key in differing)
-        raise InputError(f"{path} has answers of another run than {out} ({listed}): pass another --out")
+        raise InputError(f"{path} has answers of a different run from {out} ({listed}): pass another --out")
     answers = [
         check_record(ANSWER, row, path, f"row {number} (its seconds are in {TIMINGS_FILE})", _AGAIN)
         for number, row in enumerate(table.iter_rows(named=True), start=1)
     ]
     if [answer.question_id for answer in answers] != list(question_ids):
-        raise InputError(f"{path} has answers to other questions than those of this run: pass another --out")
+        raise InputError(f"{path} has answers to questions other than this run's: pass another --out")
     return answers
 
 

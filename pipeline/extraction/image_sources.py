@@ -114,7 +114,9 @@ def _require_one_source(request: ImageRequest) -> None:
     if request.manifest is not None and request.data_use is not None:
         raise SettingsError("--data-use only applies to --images: a manifest has its own data-use class")
     if request.images is not None and request.root is not None:
-        raise SettingsError("--root only applies to --manifest: the paths of --images start from that folder")
+        raise SettingsError(
+            "--root only applies to --manifest: with --images, paths are relative to the folder of images"
+        )
 
 
 def _require_files(sources: Sequence[ImageSource], root: Path) -> None:

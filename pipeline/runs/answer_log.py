@@ -127,7 +127,7 @@ def open_run(
     if listed := differences(recorded, now := json.loads(json.dumps(run))):
         lines = "".join(f"\n  - {line}" for line in listed)
         then = _remedy(listed, differing_keys(recorded, now))
-        raise InputError(f"{out} contains {what} with other settings; it cannot be resumed:{lines}\n{then}")
+        raise InputError(f"{out} contains {what} with different settings; it cannot be resumed:{lines}\n{then}")
     return run, False
 
 
@@ -262,7 +262,7 @@ class AnswerLog:
         by_batch: dict[int, list[LoggedAnswer]] = defaultdict(list)
         for answer in found:
             if answer.question_id not in places:
-                raise InputError(f"{path} has answers to other questions than those of this run: pass another --out")
+                raise InputError(f"{path} has answers to questions other than this run's: pass another --out")
             by_batch[places[answer.question_id] // self._size].append(answer)
         return {batch: answers for batch, answers in by_batch.items() if self._is_whole(batch, answers)}
 

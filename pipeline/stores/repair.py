@@ -151,6 +151,6 @@ def _contradiction(view: StoreView, row: RowComparison) -> Problem:
     array, profile = view.header.arrays()[0], view.records[row.shard].profile
     what = f"the teacher gives another result for this image: {row.verdict}"
     if not row.same_pixels:
-        what += "; its file now decodes to other pixels than when the store was written"
+        what += "; its file now decodes to different pixels than when the store was written"
     key = view.header.shard_key(profile, array, row.shard)
     return Problem(kind="content", key=key, shard=row.shard, rows=(row.row,), what=what)

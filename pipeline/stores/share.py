@@ -94,7 +94,7 @@ def merge_stores(sources: Sequence[str], out: Path, progress: Progress) -> Shari
     with accessing(out, _KEPT):
         report = merge(sources, out, progress=progress)
     if report.differing:
-        subject = counted(len(report.differing), "image has another row", "images have other rows")
+        subject = counted(len(report.differing), "image has a different row", "images have different rows")
         progress.note(
             f"{subject} in a later store (other machines or libraries round differently); the first store's rows are "
             "used"
@@ -131,7 +131,7 @@ def pull_store(source: str, out: Path, selection: Selection | None, progress: Pr
         return subset_store(source, out, selection, progress)
     remedy = (
         f"Nothing was written to {out}. Run the command again, in case the transfer was at fault; if it fails in the "
-        f"same way, {source} itself is damaged: ask its owner to run `medalign store verify` and `medalign store "
+        f"same way, {source} itself is damaged: ask its authors to run `medalign store verify` and `medalign store "
         "repair` on the original, and to publish it again"
     )
     with accessing(out, _KEPT), _adding(remedy):

@@ -143,7 +143,8 @@ def describe_store(location: str) -> StoreDescription:
         files = open_files(location)
         contents = read_contents(files)
         signature = files.read(SIGNATURE_FILE) if files.exists(SIGNATURE_FILE) else None
-    header: dict[str, Any] = contents.header.model_dump(mode="json")
+    stored: dict[str, Any] = contents.header.model_dump(mode="json")
+    header = {"license" if name == "licence" else name: value for name, value in stored.items()}
     return StoreDescription(
         values={
             "store": location,

@@ -94,7 +94,7 @@ class StudyPlan:
         left = Counter(unit.KIND for unit in self.units if unit.digest not in done)
         unknown = [kind for kind in left if kind not in seconds]
         if unknown:
-            return None, f"no finished unit of {', '.join(unknown)}: start the study, then ask again"
+            return None, f"no finished unit of {', '.join(unknown)}: start the study, then run --dry-run again"
         total = sum(number * sum(seconds[kind]) / len(seconds[kind]) for kind, number in left.items())
         return round(total / 3600, 2), f"the mean of {counted(len(self.records), 'finished unit')} of the same kinds"
 

@@ -113,9 +113,8 @@ def check_fitting_store(
     header, problems = store.header, []
     if header.grid != grid:
         problems.append(
-            f"its grid is {header.grid}, but the student has {grid} image tokens "
-            f"(extract again with --grid {grid}), or ask the store's authors for such a store, or use a "
-            f"student with grid {header.grid}"
+            f"its grid is {header.grid}, but the student has {grid} image tokens: extract again with --grid {grid}, "
+            f"ask the store's authors for such a store, or use a student with grid {header.grid}"
         )
     if header.geometry != geometry:
         problems.append(
@@ -127,4 +126,4 @@ def check_fitting_store(
         problems.append(f"its teacher is {header.teacher!r}, but data.teacher is {teacher!r}")
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
-        raise StoreError(f"the store {store.location} does not fit this run:\n{lines}")
+        raise StoreError(f"the store {store.location} does not match this run:\n{lines}")

@@ -84,7 +84,7 @@ def refuse_changes(
     if changed:
         lines = "\n".join(f"  {name}: {before[name]} before, {now[name]} now" for name in changed)
         length = {"training.max_steps", "training.steps", "training.num_train_epochs"} & set(changed)
-        why = "A run of another length has another learning-rate schedule from the first step. " if length else ""
+        why = "A run of another length has a different learning-rate schedule from the first step. " if length else ""
         raise InputError(
             f"--resume continues the run of {config}, but these settings would change its result:\n{lines}\n"
             f"{why}Restore them, or start a new run with another --out."

@@ -19,9 +19,10 @@ def setting_conflicts(settings: Settings) -> list[str]:
         )
     if alignment.uses_regions and alignment.attention_targets == "both" and alignment.required_geometry == "crop":
         problems.append(
-            "alignment.attention_targets is 'both' with geometry 'crop': cell (i, j) of E_a is then other tissue than "
-            "cell (i, j) of the regions, which lie on the padded square that the student sees, so their mean has no "
-            "meaning. Set alignment.geometry to pad (with a store of that geometry), or attention_targets to regions"
+            "alignment.attention_targets is 'both' with geometry 'crop': cell (i, j) of E_a is then different tissue "
+            "from cell (i, j) of the regions, which lie on the padded square that the student sees, so their mean has "
+            "no meaning. Set alignment.geometry to pad (with a store of that geometry), or attention_targets to "
+            "regions"
         )
     problems += _teacher_token_conflicts(settings)
     if alignment.query_experts:
@@ -31,7 +32,7 @@ def setting_conflicts(settings: Settings) -> list[str]:
     if student.quantization is not None and training.sharding is not None:
         problems.append(
             f"student.quantization is {student.quantization!r} and training.sharding "
-            f"{training.sharding!r}: a quantized student cannot be spread; set one of them to null"
+            f"{training.sharding!r}: a quantized student cannot be sharded; set one of them to null"
         )
     if training.patience is not None and data.validation_split is None:
         problems.append(
@@ -55,18 +56,18 @@ def _settings_without_effect(settings: Settings) -> list[str]:
         value = getattr(alignment, name)
         if not alignment.beta and value != default:
             problems.append(
-                f"alignment.{name} is {value!r}, but beta is 0, so there is no L_att that it could change: set beta, "
-                f"or {name} to {default}"
+                f"alignment.{name} is {value!r}, but beta is 0, so there is no L_att that it could change: set beta "
+                f"above 0, or set {name} to {default}"
             )
     if not alignment.alpha and alignment.visual_gradient != "all":
         problems.append(
             f"alignment.visual_gradient is {list(alignment.visual_gradient)}, but alpha is 0, so there is no L_vis "
-            "whose gradient it could limit: set alpha, or visual_gradient to all"
+            "whose gradient it could limit: set alpha above 0, or set visual_gradient to all"
         )
     if not alignment.alpha and alignment.visual_weights != "uniform":
         problems.append(
             f"alignment.visual_weights is {alignment.visual_weights!r}, but alpha is 0, so there is no L_vis that it "
-            "could weight: set alpha, or visual_weights to uniform"
+            "could weight: set alpha above 0, or set visual_weights to uniform"
         )
     if settings.trainable.teacher_projection_learning_rate is not None and alignment.image_tokens != "teacher":
         problems.append(

@@ -71,8 +71,8 @@ class TrainingReport:
             kept = "" if result.best is None else f", best {result.best['checkpoint']}"
             how = f"training.patience stopped it after step {result.steps} of {result.planned_steps}{kept}"
         return (
-            f"the run in {self.out} is finished: {how}. Nothing was changed. A longer run has another learning-rate "
-            "schedule: start a new run with another --out"
+            f"the run in {self.out} is finished: {how}. Nothing was changed. A longer run has a different "
+            "learning-rate schedule: start a new run with another --out"
         )
 
 

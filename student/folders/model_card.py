@@ -65,7 +65,7 @@ for name, W in load_file("rotation.safetensors").items():  # "layers.20": at the
 DATA_USE = {
     "public": "The training images are public.",
     "credentialed": "Trained with images that only credentialed users may access. Weights can reproduce training data: "
-    "share this folder only as the data use agreement allows, and never publish it.",
+    "share this folder only as the data-use agreement allows, and never publish it.",
     "private": "Trained with private images. Weights can reproduce training data: do not share this folder.",
     None: "The data-use class of the training images is unknown: find out before sharing this folder.",
 }

@@ -42,7 +42,7 @@ def check_schedule(scheduler: Any, checkpoint: Path) -> None:
     for rate, peak, factor in zip(scheduler.get_last_lr(), scheduler.base_lrs, scheduler.lr_lambdas, strict=True):
         if not math.isclose(rate, peak * factor(step), rel_tol=1e-6, abs_tol=1e-12 * peak):
             raise InputError(
-                f"{checkpoint} was written with another learning rate schedule: at step {step + 1} its learning rate "
-                f"is {rate:g}, but this schedule's is {peak * factor(step):g}. Finish this run with the version of "
-                "medalign that started it, or start again with another --out"
+                f"{checkpoint} was written with a different learning-rate schedule: at step {step + 1} its learning "
+                f"rate is {rate:g}, but this schedule's is {peak * factor(step):g}. Finish this run with the version "
+                "of medalign that started it, or start again with another --out"
             )

@@ -27,7 +27,7 @@ class RidgeSolution:
     variance: float
     """Mean over token channels of their variance over all rows."""
     cell_mean: Float64[Tensor, "cells width"]
-    """Mean token of each cell: the prediction without a look at the image."""
+    """Mean token of each cell: the prediction without looking at the image."""
 
 
 class RidgeSums:

@@ -29,7 +29,7 @@ class RegressionOutput:
 
 
 class TokenRegressor(nn.Module):
-    """The image side of a student, and a translation that it is trained towards."""
+    """The image side of a student, and a translation that it is trained toward."""
 
     def __init__(self, student: AlignedStudent) -> None:
         super().__init__()

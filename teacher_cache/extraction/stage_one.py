@@ -49,7 +49,7 @@ def extract(
 
     Raises:
         InputError: there are no images, or planned images of the store are missing.
-        StoreError: `out` exists and `resume` is false, was created with other settings, is being written by another
+        StoreError: `out` exists and `resume` is false, was created with different settings, is being written by another
             run, cannot be written, the disk is full, or a worker died.
         SettingsError: a batch does not fit into the device's memory, or an engine is not available.
     """

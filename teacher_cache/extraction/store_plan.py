@@ -84,7 +84,7 @@ def check_continuation(out: Path, stored: StoreHeader, teacher: Teacher, options
     """Check that this run's settings match the store at `out`; unset options default to the store's.
 
     Raises:
-        TargetInUse: the store was created with other settings; the message lists all differences.
+        TargetInUse: the store was created with different settings; the message lists all differences.
     """
     spec = teacher.spec
     requested: dict[str, object] = {
@@ -106,8 +106,8 @@ def check_continuation(out: Path, stored: StoreHeader, teacher: Teacher, options
     ]
     if differences:
         raise TargetInUse(
-            f"{out} was created with other settings and cannot be continued: this run has {'; '.join(differences)}. "
-            "Use the settings of the first run, or choose another --out"
+            f"{out} was created with different settings and cannot be continued: this run has "
+            f"{'; '.join(differences)}. Use the settings of the first run, or choose another --out"
         )
 
 

@@ -11,7 +11,7 @@ from .image_errors import UnreadableImage
 
 _USUAL_BITS = (8, 10, 12, 13)
 
-FEW_LEVELS = "its colors differ by less than one of 256 levels; stretch and save it"
+FEW_LEVELS = "its colors differ by less than one of 256 levels; stretch its contrast and save it again"
 
 NARROW = 8
 """A picture is narrow if its values use less than an eighth of its pixels' range."""

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .contrast import require_contrast
 
 _ONE_GRAY = (
-    "its window or look-up table leaves all of them out, or all are padding; if something is to be seen, export it as "
+    "its window or look-up table excludes all of them, or all are padding; if the image shows anything, export it as "
     "PNG with a window that shows it"
 )
 

@@ -25,6 +25,6 @@ def require_permission(header: StoreHeader, allowed: DataUse | None, location: s
     allowed_text = "" if allowed is None else f", but --allow-data-use is {allowed}"
     raise SettingsError(
         f"{location} has data-use class {header.data_use!r}{allowed_text}: {DATA_USE_MEANING[header.data_use]}. "
-        f"{WHY_FEATURES_ARE_DATA} If everyone who will have access to the result may have these images, pass "
+        f"{WHY_FEATURES_ARE_DATA} If everyone who will have access to the result is allowed to have these images, pass "
         f"--allow-data-use {header.data_use}"
     )

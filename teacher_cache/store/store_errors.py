@@ -15,7 +15,7 @@ class AlteredStore(StoreError):
     """The store's content does not match its root digest or its signature, even if every file matches its digest."""
 
 
-GET_IT_AGAIN = "get the store again from its creators, and compare its root digest with the one that they publish"
+GET_IT_AGAIN = "get the store again from its authors, and compare its root digest with the one that they publish"
 """The advice if only the creators of a store know its correct content."""
 
 FROM_SENDER = "or get it again from whoever sent it"

@@ -40,7 +40,7 @@ def read_checkpoint(weights: str | Path) -> Checkpoint:
 
     Raises:
         InputError: the file does not exist, is damaged, is neither a torch file nor safetensors, or is a pickle that
-            contains other objects than tensors.
+            contains Python objects other than tensors.
     """
     path = _find(weights)
     tensors = _tensors(_load(path), path)

@@ -196,8 +196,8 @@ class BatchOrder:
         wrong = differing(self.versions or code_versions(), code_versions())
         if wrong:
             raise InputError(
-                f"this worker has other versions than the process that started it: {wrong}. Its answers could differ: "
-                "install the same versions on all machines"
+                f"this worker has different versions from the process that started it: {wrong}. Its answers could "
+                "differ: install the same versions on all machines"
             )
         work_through(self, jobs, lambda number: self.students[number].load(), tell)
 

@@ -55,8 +55,8 @@ def _devices(devices: Sequence[str]) -> list[str]:
     if len(devices) < 2:
         return []
     return [
-        f"the answers come from different devices ({', '.join(devices)}), which round differently: another division of "
-        "the work could give other answers"
+        f"the answers come from different devices ({', '.join(devices)}), which round differently: dividing the work "
+        "differently could give different answers"
     ]
 
 

@@ -96,7 +96,7 @@ def _check_same(path: Path, before: Mapping[str, Any], now: Mapping[str, Any], k
     if listed := differences(before, now):
         lines = "".join(f"\n  {line}" for line in listed)
         raise InputError(
-            f"{path} belongs to a comparison with other answers:{lines}\n"
+            f"{path} belongs to a comparison with different answers:{lines}\n"
             f"Restore {_what(listed, differing_keys(before, now))}, or start a new comparison with another --out."
         )
 

@@ -138,7 +138,7 @@ def reanalyze_comparison(
     if missing:
         raise InputError(
             f"{out}: {len(missing)} of {len(plan.cells)} cells are not finished, first: {missing[0]}; "
-            "compute them with `medalign student compare SPEC.yaml --resume`"
+            f"compute them with `medalign student compare SPEC.yaml --resume --out {as_typed(out)}`"
         )
     for cell in plan.cells:
         run = check_cell(plan, cell, out, recorded)

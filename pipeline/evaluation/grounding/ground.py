@@ -197,8 +197,8 @@ def read_grounding(folder: Path) -> pl.DataFrame:
     if not (folder / FINDINGS_FILE).is_file():
         near = to_pass(folder, lambda other: (other / FINDINGS_FILE).is_file())
         raise InputError(
-            f"{folder} has no finished grounding run; create one with `medalign student ground --out "
-            f"{as_typed(folder)}`" + (f", or {near}" if near else "")
+            f"{folder} has no finished grounding run; create one with `medalign student ground --student STUDENT "
+            f"--manifest MANIFEST --out {as_typed(folder)}`" + (f", or {near}" if near else "")
         )
     path = folder / GROUNDING_FILE
     table = saved_tables.read(path, f"copy {folder} again, or run `medalign student ground` with another --out").rows

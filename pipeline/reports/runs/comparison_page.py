@@ -68,7 +68,7 @@ def _lead(rows: Sequence[Row], baseline: str) -> tuple[str, State]:
     compared = [row for row in rows if row["p_holm"] is not None]
     if not compared:
         return (
-            f"Nothing was compared with {baseline}: no other system has a metric that it has too.",
+            f"Nothing was compared with {baseline}: no other system has a metric in common with it.",
             "neutral",
         )
     better = [row for row in compared if is_significant(row) and row["difference"] > 0]
@@ -77,9 +77,9 @@ def _lead(rows: Sequence[Row], baseline: str) -> tuple[str, State]:
     if not better and not worse:
         largest = max(compared, key=lambda row: abs(row["difference"]))
         return (
-            f"No significant difference from {baseline} in {number}. The largest one is not beyond chance: "
-            f"{difference_sentence(largest)}, p = {largest['p_holm']:.2g} after the correction. That p decides: it "
-            "allows for all comparisons, an interval for one alone."
+            f"No significant difference from {baseline} in {number}. The largest one could be due to chance: "
+            f"{difference_sentence(largest)}, p = {largest['p_holm']:.2g} after the correction. Rely on this p: it "
+            "accounts for all comparisons, whereas each interval accounts for only one."
         ), "neutral"
     parts = [f"Compared with {baseline}, in {number}:"]
     for word, found in (("significantly better", better), ("significantly worse", worse)):

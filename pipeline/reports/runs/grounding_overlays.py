@@ -118,7 +118,7 @@ def _figure(name: str, saved: SavedGrounding, rows: Sequence[dict[str, Any]], pa
     return overlays(
         name=f"overlays-{name}",
         title=f"{name.capitalize()} attention inside the region, compared with its size, at {saved.layer_name}",
-        caption="Brighter: more attention; the colors of every panel run from its own least to its largest value. "
+        caption="Brighter: more attention; the colors of every panel run from its own smallest to its largest value. "
         "Outlines: the regions that the question is about.",
         alt=f"Attention over {len(rows)} images with outlined regions. Inside: {said}.",
         panels=panels,

@@ -95,8 +95,8 @@ def _page(make: PageOf, out: Path, given: RunInputs | None) -> Page:
     except Exception as error:
         why = f"{type(error).__name__}: {quoted_error(error)}"
         raise InputError(
-            f"the files in {out} do not give a page ({why}): they are damaged, or from several runs. Copy the complete "
-            "folder again, or run its command again with another --out"
+            f"the files in {out} cannot be made into a page ({why}): they are damaged, or from several runs. Copy the "
+            "complete folder again, or run its command again with another --out"
         ) from error
 
 

@@ -9,7 +9,7 @@ from ....plain_text import decimal_text, signed_text
 _AUDIENCE: dict[DataUse, str] = {
     "public": "they may be passed on under their own license",
     "credentialed": "they may go only to people who have signed their data-use agreement",
-    "private": "they may not leave their owner",
+    "private": "they must not be shared without their owner's permission",
 }
 
 
@@ -75,7 +75,7 @@ def warning_texts(lines: Sequence[str], *, after_a_name: bool = False) -> list[s
 
 
 def sharing_notice(contents: str, data_use: DataUse | None) -> str:
-    """What a page contains, and who may have it; `None`: the data-use class is not known."""
+    """What a page contains, and who is allowed to have it; `None`: the data-use class is not known."""
     if data_use is None:
         return (
             f"The page contains {contents}. Their data-use class is not known, because the manifest was not read: "

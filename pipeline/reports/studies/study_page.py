@@ -18,7 +18,8 @@ METHOD: Final = (
     "A seed stands for a training set, which is drawn anew, the order of training, and initial values. All differences "
     "are paired: the same seeds and the same images on both sides. Intervals over seeds say how the difference varies "
     "with the training set, for these test images; intervals over images how it varies with the test images, for these "
-    "trainings; intervals over both draw seeds and images. p is that of the exchange of the two arms seed by seed."
+    "trainings; intervals over both draw seeds and images. p is from a randomization test that swaps the two arms "
+    "within each seed."
 )
 
 

@@ -1,1 +1,1 @@
-"""`medalign teacher preview`: what a store holds, which rows look odd, and whether rows fit their images."""
+"""`medalign teacher preview`: what a store holds, which rows look odd, and whether rows match their images."""

@@ -1,4 +1,4 @@
-"""Whether rows fit their images: a linear fit from image cells to row cells, judged on rows that it has not seen.
+"""Whether rows match their images: a linear fit from image cells to row cells, judged on rows that it has not seen.
 
 If a row belongs to its image, a fit learned on other rows predicts it better from its own image than from another one.
 If rows were permuted or computed from other images, there is nothing to learn. The p-value is that of a permutation

@@ -142,7 +142,7 @@ def _maps_figure(
         return overlays(
             name=name,
             title=title,
-            caption=f"{why} Colors run from the least to the largest value of each picture.",
+            caption=f"{why} Colors run from the smallest to the largest value of each picture.",
             alt=alt,
             panels=[
                 _overlay(row, header, values, heading, None if cells is None else cells[place])

@@ -142,8 +142,8 @@ def _other_image_figure(preview: StorePreview) -> list[Figure]:
     if preview.images is None or not pairs:
         return []
     rows = over_other_images(preview.store, pairs, preview.images)
-    why = "Each row over its own image, and over the one that it fits better."
-    title = "E_a over the image that fits better"
+    why = "Each row over its own image, and over the one that it matches better."
+    title = "E_a over the image that matches better"
     return [attention_figure(rows, preview.store.header, name="other-images", title=title, why=why, columns=2)]
 
 
@@ -153,9 +153,9 @@ def _fit_section(preview: StorePreview) -> Section:
     if preview.fit is not None:
         text.append(
             "A linear fit predicts every row from brightness, contrast, edges and texture of the cells of its image. "
-            "It is learned on other rows, needs no teacher, and finds nothing if rows and images do not fit."
+            "It is learned on other rows, needs no teacher, and finds nothing if rows and images do not match."
         )
-    return Section(title="Do rows fit their images?", text=text, figures=figures)
+    return Section(title="Do rows match their images?", text=text, figures=figures)
 
 
 def _next_section(preview: StorePreview) -> Section:

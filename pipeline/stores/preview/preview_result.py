@@ -65,11 +65,11 @@ class StorePreview:
     def _wrong_detail(self, wrong: WrongRow) -> str:
         far = f"{wrong.distance:.1f} standard deviations"
         if wrong.other is None:
-            return f"fits the average image better than its own, by {far}"
+            return f"matches the average image better than its own, by {far}"
         other = self.rows.compared[wrong.other]
         if wrong.kind == "exchanged":
-            return f"exchanged with row {other.row}: each fits the other's image better, by {far}"
-        return f"fits the image of row {other.row} ({other.image_hash[:12]}) better than its own, by {far}"
+            return f"exchanged with row {other.row}: each matches the other's image better, by {far}"
+        return f"matches the image of row {other.row} ({other.image_hash[:12]}) better than its own, by {far}"
 
     def summary(self) -> dict[str, object]:
         header, rows, fit = self.store.header, self.rows, self.fit

@@ -11,7 +11,7 @@ from .row_sample import RowSummary
 from .wrong_images import FALSE_ALARMS, FEWEST_ROWS, WrongRow
 
 FEWEST_FITTED: Final = 20
-"""Rows with images from which it is judged whether rows fit their images."""
+"""Rows with images from which it is judged whether rows match their images."""
 _SIGNIFICANT: Final = 0.005
 _WEAK: Final = 0.75
 """Share of preferred pairs below which a significant fit is weak."""
@@ -24,7 +24,7 @@ Look = Literal["sound", "odd", "broken"]
 
 @dataclass(frozen=True, slots=True)
 class FitVerdict:
-    """Whether rows fit their images."""
+    """Whether rows match their images."""
 
     state: FitState
     claim: str
@@ -55,7 +55,7 @@ class StoreVerdict:
 
 
 def judge_fit(fit: ImageFit | None, rows: int, asked: bool) -> FitVerdict:
-    """Whether rows fit their images; `rows` have a readable image and no flaw, `asked`: images were given."""
+    """Whether rows match their images; `rows` have a readable image and no flaw, `asked`: images were given."""
     what = "Not checked: whether rows belong to their images"
     if not asked:
         return FitVerdict(
@@ -64,18 +64,18 @@ def judge_fit(fit: ImageFit | None, rows: int, asked: bool) -> FitVerdict:
         )
     if fit is None:
         subject = counted(rows, "row without a flaw has an image", "rows without a flaw have an image")
-        return FitVerdict("too few", f"{what}. Only {subject} at hand, and {FEWEST_FITTED} are needed.")
+        return FitVerdict("too few", f"{what}. Only {subject} available; {FEWEST_FITTED} are needed.")
     evidence = (
         f"A row agrees better with its own image than with that of another row in {100 * fit.preferred:.1f} % of the "
         f"pairs (50 % is chance). With the images of the {rows} rows in random order, {chance_words(fit)}."
     )
     if fit.p_value > _SIGNIFICANT:
-        claim = "The rows do not fit their images: permuted, or of other images."
+        claim = "The rows do not match their images: permuted, or of other images."
         return FitVerdict("does not fit", claim, evidence)
     if fit.preferred < _WEAK:
-        claim = "The rows fit their images only weakly, so many may be of other images."
+        claim = "The rows match their images only weakly, so many may be of other images."
         return FitVerdict("weak", claim, evidence)
-    return FitVerdict("fits", "Taken together, the rows fit their images.", evidence)
+    return FitVerdict("fits", "Taken together, the rows match their images.", evidence)
 
 
 def chance_words(fit: ImageFit) -> str:
@@ -83,7 +83,7 @@ def chance_words(fit: ImageFit) -> str:
     orders, better = len(fit.permuted), round(fit.p_value * (1 + len(fit.permuted))) - 1
     if better:
         return f"{better} of {orders} orders agreed as well or better (p = {fit.p_value:.2g})"
-    return f"none of {orders} orders agreed as well (p = {fit.p_value:.2g}, the least that {orders} orders can show)"
+    return f"none of {orders} orders agreed as well (p = {fit.p_value:.2g}, the smallest that {orders} orders can show)"
 
 
 def judge_store(
@@ -101,7 +101,7 @@ def judge_store(
         rows: The rows that were read, with all their flaws.
         total: Number of rows of the store.
         equal: How many of these equal the row of an image with other pixels.
-        fit: Whether the rows fit their images.
+        fit: Whether the rows match their images.
         wrong: Rows that belong to another image.
         visible: Share of the pairs of rows whose exchange would be seen; nan if single rows were not judged.
         is_random: Whether the rows were drawn from all rows of the store.
@@ -117,7 +117,7 @@ def judge_store(
     look: Look = "broken" if reasons else "odd" if unusual or equal or fit.state == "weak" else "sound"
     sentences = [_headline(look, fit), about_rows]
     if unusual:
-        sentences.append(f"Unusual, which can have a reason: {named_flaws(unusual)}.")
+        sentences.append(f"Unusual, possibly for a good reason: {named_flaws(unusual)}.")
     sentences += [about_equal, fit.sentence, about_single]
     return StoreVerdict(look, tuple(filter(None, sentences)), tuple(reasons), about_single)
 
@@ -126,10 +126,10 @@ def _headline(look: Look, fit: FitVerdict) -> str:
     if look == "broken":
         return "This store looks broken: do not train with it."
     if fit.state == "weak":
-        return "The rows fit their images only weakly."
+        return "The rows match their images only weakly."
     start = "The rows look sound" if look == "sound" else "There are unusual rows to look at. The others look sound"
     if fit.state == "fits":
-        return f"{start}, and fit their images."
+        return f"{start}, and match their images."
     return f"{start}. It was not checked whether they belong to their images."
 
 
@@ -164,12 +164,14 @@ def _about_single_rows(fit: FitVerdict, wrong: Sequence[WrongRow], visible: floa
     if fit.state not in ("fits", "weak"):
         return ""
     if visible != visible:
-        return f"Single rows were not compared with other images: that needs {FEWEST_ROWS} rows that fit their images."
+        return (
+            f"Single rows were not compared with other images: that needs {FEWEST_ROWS} rows that match their images."
+        )
     if wrong:
-        subject = counted(len(wrong), "single row does not fit its image", "single rows do not fit their images")
+        subject = counted(len(wrong), "single row does not match its image", "single rows do not match their images")
         alarms = f"{100 * FALSE_ALARMS:.0f} % of sound samples have a false alarm"
         return f"{subject}, but those of other rows, or none ({alarms})."
     return (
-        "No single row fits another image of the sample far better than its own; a swap of two rows would be detected "
-        f"in {100 * visible:.0f} % of the pairs."
+        "No single row matches another image of the sample far better than its own; a swap of two rows would be "
+        f"detected in {100 * visible:.0f} % of the pairs."
     )

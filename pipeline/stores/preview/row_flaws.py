@@ -55,7 +55,7 @@ def find_flaws(target: TeacherTarget, S: Float[Tensor, "patch patch"], native: P
     zero = _zero_patches(target, S)
     flaws = [Flaw("zero", f"{zero} of {patches} patches of E_v are zero")] if zero else []
     if not flaws and patches > 1 and float(S.min()) > _ALIKE:
-        flaws.append(Flaw("constant", f"all patches are alike: the least cosine is {float(S.min()):.5f}"))
+        flaws.append(Flaw("constant", f"all patches are alike: the smallest cosine is {float(S.min()):.5f}"))
     if not flaws and target.E_v is not None and (tied := _tied(target.E_v)):
         share = tied / target.E_v.numel()
         flaws.append(Flaw("saturated", f"{100 * share:.0f} % of E_v has the largest magnitude of the row"))
@@ -88,7 +88,7 @@ def _tied(E_v: Float[Tensor, "patch channel"]) -> int:
 def _attention_flaws(E_a: Float[Tensor, "patch"], native: PatchGrid) -> list[Flaw]:
     low, high, total = float(E_a.min()), float(E_a.max()), float(E_a.double().sum())
     if low < 0:
-        return [Flaw("impossible attention", f"E_a has negative values; the least is {low:.3g}")]
+        return [Flaw("impossible attention", f"E_a has negative values; the lowest is {low:.3g}")]
     if high == 0:
         return [Flaw("impossible attention", "E_a is zero")]
     if len(E_a) == 1:

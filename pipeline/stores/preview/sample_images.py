@@ -73,7 +73,7 @@ class PreviewImages:
             told, true = f"{size[0]}x{size[1]}", f"{decoded.width}x{decoded.height}"
             self.contradictions[position] = Flaw("index", f"the index says {told} pixels, its image has {true}")
         elif self._columns["pixel_hash"][position] != self._name(decoded.pixel_hash):
-            self.contradictions[position] = Flaw("index", "the index has another pixel hash than its image")
+            self.contradictions[position] = Flaw("index", "the index has a different pixel hash from its image")
         return decoded.shown
 
     def notes(self) -> list[str]:

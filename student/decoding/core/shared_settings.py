@@ -16,7 +16,8 @@ Beta = Annotated[
     Field(
         ge=0,
         le=1,
-        description="Excludes tokens less than this times as likely as the most likely token; 0 excludes none.",
+        description="Excludes tokens whose probability is below this fraction of the most likely token's; "
+        "0 excludes none.",
     ),
 ]
 

@@ -39,7 +39,10 @@ class DolaSettings(SearchSettings):
     relative_top: Annotated[
         float,
         Field(
-            gt=0, le=1, description="Excludes tokens less than this times as likely as the most likely; 1 is greedy."
+            gt=0,
+            le=1,
+            description="Excludes tokens whose probability is below this fraction of the most likely token's; "
+            "1 is greedy.",
         ),
     ] = 0.1
 

@@ -63,7 +63,7 @@ def decode_frame(dataset: Any, width: int, height: int) -> Frame:
         decoder = get_decoder(syntax)
     except NotImplementedError as error:
         raise UnreadableImage(
-            f"DICOM in a transfer syntax that is not read ({_name(syntax)}); export it as PNG"
+            f"DICOM in a transfer syntax that medalign does not support ({_name(syntax)}); export it as PNG"
         ) from error
     if kind.samples > 1 and "PlanarConfiguration" not in dataset and syntax.is_encapsulated and syntax != RLELossless:
         dataset.PlanarConfiguration = 0  # given by the code stream

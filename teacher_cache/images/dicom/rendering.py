@@ -73,7 +73,9 @@ def decode_dicom(data: bytes) -> Image.Image:
     elif photometric in _COLOR and pixels.ndim == 3:
         colors = _eight_bits(pixels, kind.stored)
     else:
-        raise UnreadableImage("DICOM with a photometric interpretation that is not read; export it as RGB")
+        raise UnreadableImage(
+            "DICOM with a photometric interpretation that medalign does not support; export it as RGB"
+        )
     require_contrast(pixels, colors, "DICOM", "its colors differ by less than one of 256 levels; export it as PNG")
     return Image.fromarray(colors)
 

@@ -10,7 +10,7 @@ from PIL import Image
 from ..contrast import gray16
 from ..image_errors import DAMAGED, FROM_SOURCE, MAX_PIXELS, UnreadableImage, require_size
 
-DAMAGED_JPEG = f"{DAMAGED}: the JPEG has less or more than its picture needs; {FROM_SOURCE}"
+DAMAGED_JPEG = f"{DAMAGED}: the JPEG has too little or too much data for its size; {FROM_SOURCE}"
 
 _MOST_SCAN_PIXELS = 20 * MAX_PIXELS
 """Maximum pixels times scans of a JPEG. A progressive one has about ten scans, a malicious one thousands, each as slow

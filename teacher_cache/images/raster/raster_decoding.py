@@ -160,7 +160,7 @@ def describe_failure(error: Exception) -> str:
         return "text or a color profile in it unpacks to more than a megabyte: save it again without metadata"
     if _DAMAGED.search(text):
         return f"{DAMAGED}: {FROM_SOURCE}"
-    return "damaged, or of a kind that is not read: if a viewer shows it, save it from there as PNG"
+    return "damaged, or of a kind that medalign does not support: if a viewer shows it, save it from there as PNG"
 
 
 def to_8_bits(image: Image.Image) -> Image.Image:
@@ -169,7 +169,12 @@ def to_8_bits(image: Image.Image) -> Image.Image:
         return image
     values = np.asarray(image)
     levels = (values // 257).astype(np.uint8)
-    require_contrast(values, levels, "16-bit gray", "it differs by less than one of 256 levels; stretch and save it")
+    require_contrast(
+        values,
+        levels,
+        "16-bit gray",
+        "it differs by less than one of 256 levels; stretch its contrast and save it again",
+    )
     return Image.fromarray(levels)
 
 
@@ -232,6 +237,7 @@ def _not_an_image(data: bytes) -> str:
             return f"not an image: {words}"
     if looks_like_raster(data):
         return (
-            "an image that is damaged, or of a kind that is not read: if a viewer shows it, save it from there as PNG"
+            "an image that is damaged, or of a kind that medalign does not support: if a viewer shows it, save it from "
+            "there as PNG"
         )
     return f"not an image in a known format ({len(data)} bytes)"

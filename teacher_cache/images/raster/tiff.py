@@ -139,7 +139,7 @@ def _require_bounded(page: Any, size: int) -> None:
     if page.tiledepth != 1 or (page.is_tiled and page.tilewidth * page.tilelength > MAX_PIXELS):
         raise UnreadableImage("TIFF of volumes or of tiles larger than its picture: export it as PNG")
     if page.dtype is None:
-        raise UnreadableImage("TIFF with samples of a type that is not read: save it with 8 or 16 bits")
+        raise UnreadableImage("TIFF with samples of a type that medalign does not support: save it with 8 or 16 bits")
     counted = 279 in page.tags or 325 in page.tags  # if they are missing, uncompressed strips have their full length
     places = list(zip(page.dataoffsets, page.databytecounts if counted else [1], strict=False))
     if not places or any(offset == 0 or count == 0 or offset + count > size for offset, count in places):

@@ -44,7 +44,7 @@ def not_read(page: Any, why: str = "") -> UnreadableImage:
     packing = "uncompressed" if page.compression == UNCOMPRESSED else f"compression {int(page.compression)}"
     widths = ", ".join(str(width) for width in bits) if isinstance(bits, tuple) else str(bits)
     kind = f"{color}, {samples} sample{'' if samples == 1 else 's'} of {widths} bits, {packing}"
-    return UnreadableImage(f"TIFF of a kind that is not read ({why or kind}): save it as PNG")
+    return UnreadableImage(f"TIFF of a kind that medalign does not support ({why or kind}): save it as PNG")
 
 
 def is_read_right_by_pillow(page: Any, big_endian: bool) -> bool:

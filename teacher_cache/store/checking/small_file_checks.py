@@ -141,7 +141,7 @@ def _manifest_problems(view: StoreView) -> Iterator[Problem]:
     for record in view.records.values():
         for file in record.files:
             if view.listed(file.key) not in (None, file.sha256):
-                yield _problem("derived", MANIFEST_FILE, f"lists another SHA-256 for {file.key} than the ledger")
+                yield _problem("derived", MANIFEST_FILE, f"lists a different SHA-256 for {file.key} from the ledger's")
 
 
 def _summary_problems(view: StoreView) -> Iterator[Problem]:

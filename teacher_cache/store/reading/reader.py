@@ -368,8 +368,8 @@ class TeacherStore(_Rows):
             return digest
         if self._hash_key is None:
             raise StoreError(
-                f"the image hashes of {self.location} are keyed ({self.header.hashing}): pass the key of the lab that "
-                "created it (--hash-key FILE, or data.hash_key in a training configuration)"
+                f"the image hashes of {self.location} are keyed ({self.header.hashing}): pass the key of its authors "
+                "(--hash-key FILE, or data.hash_key in a training configuration)"
             )
         return self._hash_key.keyed(digest)
 

@@ -172,7 +172,7 @@ def _differences(statement: str, header: StoreHeader, root_sha256: str | None) -
         return ["does not contain a statement about a store"]
     expected = statement_of(header, root_sha256 or stated.get("root_sha256", ""))
     if stated.keys() != expected.keys():
-        return ["contains other fields than a store's root digest, format version and header"]
+        return ["contains fields other than a store's root digest, format version and header"]
     return [
         f"is for {name} {str(stated[name])[:200]}, but the store has {expected[name]}"
         for name in expected

@@ -167,7 +167,7 @@ class StoreWriter:
         differences = header.differences(writer.header)
         if differences:
             raise TargetInUse(
-                f"{path} was created with other settings and cannot be continued: this run has "
+                f"{path} was created with different settings and cannot be continued: this run has "
                 f"{'; '.join(differences)}. Use the settings of the first run, or choose another --out"
             )
         check_arrays(LocalFiles(path), header, header.profiles)

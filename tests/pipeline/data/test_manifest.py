@@ -102,7 +102,7 @@ def test_all_wrong_values_are_named_in_one_error(tmp_path):
         "question_id is not unique: 2 rows, first question_id twice",
         "answer_type is not one of open, closed, choice, report: 1 row, first question_id a",
         "data_use is not one of public, credentialed, private: 1 row, first question_id b",
-        "image is not a posix path inside the root: 3 rows, first question_id c, d, j",
+        "image is not a POSIX path inside the root: 3 rows, first question_id c, d, j",
         "image and image_hash must both be set or both be null: 1 row, first question_id e",
         "image_hash is not 64 hex digits: 1 row, first question_id f",
         "neither an image nor a question: 1 row, first question_id g",
@@ -204,7 +204,7 @@ def test_all_wrong_regions_are_named_in_one_error(tmp_path):
         "  - a region without a name: 1 row, first question_id a",
         "  - a region with neither a mask nor a box: 1 row, first question_id b",
         "  - a region with a value but no mask: 1 row, first question_id c",
-        "  - a region's mask is not a posix path inside the root: 1 row, first question_id d",
+        "  - a region's mask is not a POSIX path inside the root: 1 row, first question_id d",
         "  - a region's box is not x, y, width, height with a positive size: 4 rows, first question_id e, f, g",
         "  - regions without an image: 1 row, first question_id i",
     ]

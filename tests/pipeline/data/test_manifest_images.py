@@ -53,7 +53,7 @@ def test_all_wrong_images_are_named_in_one_error(tmp_path):
     assert str(caught.value).splitlines()[1:] == [
         "  - more_images without an image: 1 row, first question_id a",
         "  - an entry of more_images has no image or no image_hash: 2 rows, first question_id b, c",
-        "  - an image of more_images is not a posix path inside the root: 1 row, first question_id d",
+        "  - an image of more_images is not a POSIX path inside the root: 1 row, first question_id d",
         "  - an image_hash of more_images is not 64 hex digits: 1 row, first question_id e",
         "  - one image name with more than one image_hash: 2 rows, first question_id e, f",
     ]

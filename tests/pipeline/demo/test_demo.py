@@ -250,7 +250,7 @@ def test_each_arm_has_its_own_verdict():
     assert lead.startswith("Partly: align + LoRA answered better than LoRA; MEDALIGN did not")
     for name in ("MEDALIGN adds", "L_vis compares", "align + LoRA is"):  # the numbers come after the meanings
         assert lead.index(name) < lead.index("MEDALIGN against LoRA:")
-    assert "MEDALIGN's losses did what they ask for" in lead
+    assert "MEDALIGN's losses fell as intended" in lead
     assert "Significantly worse: open recall (strict)" in report.findings.sentence
 
 
@@ -266,7 +266,7 @@ def test_a_gain_that_another_score_pays_for_is_none(align, starts):
     lead, state = verdict(changed(medalign={"loss_vis": 1}, align=align))
     assert lead.startswith(starts)
     assert state == ("good" if starts.startswith("Partly") else "bad")
-    assert "did not do all that they ask for" in lead
+    assert "did not all fall as intended" in lead
 
 
 @pytest.mark.parametrize(
@@ -278,8 +278,7 @@ def test_a_gain_that_another_score_pays_for_is_none(align, starts):
         (
             {"loss_vis": 1, "kl": 1},
             {"open": 1},
-            "Partly: align + LoRA answered better than LoRA; MEDALIGN did not, "
-            "although its losses did what they ask for.",
+            "Partly: align + LoRA answered better than LoRA; MEDALIGN did not, although its losses fell as intended.",
         ),
         ({"closed": 1}, {"closed": 1, "open": -1}, "Partly: MEDALIGN answered better than LoRA; align + LoRA did not."),
     ],

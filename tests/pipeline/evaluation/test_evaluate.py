@@ -227,7 +227,7 @@ def test_saved_answers_are_those_of_the_run(student, manifest_file, tmp_path):
     evaluate(student, manifest_file, other, limit=3)
     whole = (out / "predictions.parquet").read_bytes()
     shutil.copy(other / "predictions.parquet", out)
-    with pytest.raises(InputError, match=r"has answers of another run than .* \(questions: 3, expected 7"):
+    with pytest.raises(InputError, match=r"has answers of a different run from .* \(questions: 3, expected 7"):
         evaluate(student, manifest_file, out, resume=True)
     (out / "predictions.parquet").write_bytes(whole[:200])
     with pytest.raises(InputError, match=r"predictions.parquet is damaged .* evaluate again with another --out"):

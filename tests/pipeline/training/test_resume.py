@@ -107,7 +107,7 @@ def test_settings_that_change_the_result_are_refused_with_both_values(lab, whole
     assert "alignment.beta: 1.0 before, 0.5 now" in message
     assert "training.max_steps: 8 before, 9 now" in message
     assert "lora.r: 2 before, 4 now" in message
-    assert "A run of another length has another learning-rate schedule" in message
+    assert "A run of another length has a different learning-rate schedule" in message
 
 
 ENDINGS = {

@@ -134,7 +134,7 @@ def test_palettes_of_16_bits():
 )
 def test_unsupported_kinds_of_intact_files_are_named(bits, photometric, tags, kind):
     data = file_of(*GRAY.shape[::-1], bits, photometric, bytes(range(256)) * 30, **tags)
-    assert reason(data).startswith("TIFF of a kind that is not read (" + kind)
+    assert reason(data).startswith("TIFF of a kind that medalign does not support (" + kind)
     assert reason(data).endswith("): save it as PNG")
 
 

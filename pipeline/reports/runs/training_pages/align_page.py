@@ -50,7 +50,7 @@ def _lead(report: AlignReport, log: Log) -> str:
     facts, result = report.result.translation, report.result
     sentences = [
         f"The translation explains {percent(facts.r2)} of the variance of the tokens of {facts.held_out} held-out "
-        f"anchors ({percent(facts.r2_position)} without a look at the image)."
+        f"anchors ({percent(facts.r2_position)} without looking at the image)."
     ]
     if facts.control != "none":
         sentences.insert(0, f"This is the control {facts.control}: the store's features were not used.")
@@ -109,8 +109,8 @@ def _translation(report: AlignReport) -> Section:
     return Section(
         title="Translation",
         text=[
-            f"Fitted on {facts.fitted} anchors with ridge {facts.ridge:g}. A high R² is no promise: random features "
-            "reach one too where tokens are close to the pixels (docs/align.md, the control)."
+            f"Fitted on {facts.fitted} anchors with ridge {facts.ridge:g}. A high R² guarantees nothing: random "
+            "features reach one too where tokens are close to the pixels (docs/align.md, the control)."
         ],
         tables=[Table(columns=("R²", "value"), rows=[row for row in rows if row[1] is not None])],
     )
@@ -139,7 +139,7 @@ def _probes(found: tuple[ProbeMoved, ...]) -> Section:
     ]  # fmt: skip
     text = (
         "Balanced accuracy of linear probes, each scored on images that it was not fitted on. The images are trained "
-        "and held-out ones; the run used no label of either. A better probe is no promise of better answers."
+        "and held-out ones; the run used no label of either. A better probe does not guarantee better answers."
     )
     return Section(
         title="Linear probes before and after",

@@ -332,7 +332,7 @@ def test_answers_of_another_cell_are_not_taken(bench, whole, tmp_path):
     shutil.copytree(whole.out, out)
     first, *_, last = plan_comparison(bench_spec(bench)).cells
     shutil.copy(out / last.folder / "predictions.parquet", out / first.folder)
-    with pytest.raises(InputError, match=r"has answers of another run than .*adapter_fingerprint"):
+    with pytest.raises(InputError, match=r"has answers of a different run from .*adapter_fingerprint"):
         run_comparison(bench_spec(bench), out, [], Silent(), device="cpu", resume=True)
 
 

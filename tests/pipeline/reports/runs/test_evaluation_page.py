@@ -134,7 +134,7 @@ def test_pictures_are_small_copies_of_the_images(run, page):
 
 
 def test_the_notice_names_the_data_use_class(page):
-    assert "data-use class is private: they may not leave their owner" in page.notice
+    assert "data-use class is private: they must not be shared without their owner's permission" in page.notice
     assert "8 pictures of 4 images" in page.notice
 
 

@@ -81,7 +81,7 @@ def test_a_sound_store_with_its_images(lab):
 def test_the_report_draws_rows_over_their_images(lab):
     page = page_of(lab.store, lab.images[0].parent)
     assert page.state == "good"
-    assert page.lead == "The rows look sound, and fit their images."
+    assert page.lead == "The rows look sound, and match their images."
     assert "the same data-use class as the store: public" in page.notice
     figures = {figure.name: figure for figure in page.figures}
     assert set(figures) == {"agreement", "attention", "similarity", "numbers"}
@@ -108,7 +108,7 @@ def test_permuted_rows_look_sound_without_images_and_broken_with_them(lab, tmp_p
     assert (alone["looks"], alone["images"]["state"]) == ("sound", "not checked")
     assert "permuted rows look sound; pass --images" in " ".join(alone["verdict"])
     shown = run(store, "--images", lab.images[0].parent, code=4)
-    assert "The rows do not fit their images: permuted, or of other images" in shown.err
+    assert "The rows do not match their images: permuted, or of other images" in shown.err
     assert "`medalign store verify" in shown.err
     assert "next:" not in shown.out
 
