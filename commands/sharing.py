@@ -116,4 +116,4 @@ def pull(
     with progress_bars() as progress:
         report = pull_store(source, out, selection, progress)
     show_report("pull", report, as_json)
-    show_next("receive", as_json=as_json, store=out)
+    show_next("receive part" if some else "receive", as_json=as_json, store=out)

@@ -26,7 +26,7 @@ class MirrorSettings(SearchSettings):
 
 
 def answer(run: Run, settings: MirrorSettings) -> Tensor:
-    assert run.pixel_values is not None  # as needs_image says
+    assert run.pixel_values is not None  # as needs_image and needs_pixels say
     mirrored = run.prompt.with_image_tokens(run.image_tokens(run.pixel_values.flip(-1)))
 
     def combine(number: int, logits: Sequence[Tensor]) -> Tensor:
@@ -43,4 +43,5 @@ METHOD = Method(
     settings=MirrorSettings,
     answer=answer,
     needs_image=True,
+    needs_pixels=True,
 )

@@ -61,7 +61,7 @@ def test_pulling_a_damaged_store_says_whom_to_ask(store, tmp_path, harm):
         file.write_bytes(rows[:-1] + bytes([rows[-1] ^ 1]))
     told = as_one_line(run("store", "pull", theirs, "--out", tmp_path / "ours.zarr", code=4).stderr)
     assert "Run the command again, in case the transfer was at fault" in told
-    assert "ask its owner to run `medalign store verify` and `medalign store repair`" in told
+    assert "ask its authors to run `medalign store verify` and `medalign store repair`" in told
     assert not (tmp_path / "ours.zarr").exists()
 
 

@@ -135,7 +135,7 @@ class AlignTrainingSettings(SettingsSection):
 
 class AlignReportSettings(SettingsSection):
     images: int = Field(default=100, ge=0)
-    """Largest number of targets, and of anchors, of which answers and probes are compared at the end; 0: of none."""
+    """Largest number of targets, and of anchors, whose answers and probes are compared at the end; 0: none."""
     max_new_tokens: int = Field(default=32, ge=1)
     """Longest answer of the comparison, in tokens."""
 

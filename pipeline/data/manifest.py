@@ -171,8 +171,8 @@ class Manifest:
         if rows.is_empty():
             existing = ", ".join(f"{split} ({counted(count, 'row')})" for split, count in self.splits.items()) or "none"
             raise InputError(
-                f"the {self.source} manifest has no split {name!r}; its splits: {existing}. Choose another --split or "
-                "--manifest"
+                f"the {self.source} manifest has no split {name!r}; its splits: {existing}. Choose one of "
+                "them, or another manifest"
             )
         return Manifest(rows, self.root, self.source)
 

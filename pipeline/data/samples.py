@@ -6,6 +6,8 @@ from typing import Any
 
 import polars as pl
 
+from ...errors import InputError
+from ...plain_text import counted
 from ...student.inputs.collation import Sample, SampleImage
 from ...student.metrics.answer_words import contains_phrase, strict_words
 from .manifest import Manifest
@@ -13,12 +15,22 @@ from .manifest_images import MORE_IMAGES_COLUMN
 
 
 def manifest_samples(manifest: Manifest) -> list[Sample]:
-    """One sample per row with a question, in order."""
-    return [_sample(manifest, row) for row in manifest.questions.iter_rows(named=True)]
+    """One sample per row with a question, in order.
+
+    Raises:
+        InputError: An image could not be decoded when the manifest was made: it has no pixel hash.
+    """
+    samples = [_sample(manifest, row) for row in manifest.questions.iter_rows(named=True)]
+    _require_decodable(samples, manifest)
+    return samples
 
 
 def answered_samples(manifest: Manifest) -> list[Sample]:
-    """The samples for training: only questions with a reference answer."""
+    """The samples for training: only questions with a reference answer.
+
+    Raises:
+        InputError: As of `manifest_samples`.
+    """
     known = manifest.frame.filter(pl.col("answer").str.strip_chars().fill_null("") != "")
     return manifest_samples(Manifest(known, manifest.root, manifest.source))
 
@@ -37,6 +49,17 @@ def _sample(manifest: Manifest, row: dict[str, Any]) -> Sample:
         ),
         history=tuple((turn["question"], turn["answer"]) for turn in row["history"]),
     )
+
+
+def _require_decodable(samples: Sequence[Sample], manifest: Manifest) -> None:
+    broken = [(sample.question_id, image.path) for sample in samples for image in sample.images if not image.pixel_hash]
+    if broken:
+        images = counted(len({path for _, path in broken}), "image")
+        raise InputError(
+            f"{images} in split {', '.join(manifest.splits)} of the {manifest.source} manifest could not be decoded "
+            f"when it was made; first: {broken[0][1].name}, of question {broken[0][0]!r}. Replace the file or delete "
+            "its rows, and make the manifest again; `medalign data check` lists all of them"
+        )
 
 
 def with_options(question: str, options: Sequence[str]) -> str:

@@ -39,12 +39,12 @@ def finish_warnings(counts: Mapping[str, int], max_new_tokens: int) -> list[str]
     if counts["empty"] > SMALL_SHARE * answers:
         lines.append(
             f"{empty}: the student generated an end token immediately. Check that the prompt template is the one that "
-            "it was trained with (--template)"
+            "it was trained with (--template, or template in a specification), and that it was trained for long enough"
         )
     if counts["length"] > SMALL_SHARE * answers:
         lines.append(
-            f"{cut} at max_new_tokens {max_new_tokens}: increase --max-new-tokens, or check the student's end "
-            "tokens (docs/decoding.md)"
+            f"{cut} at max_new_tokens {max_new_tokens}: increase it (--max-new-tokens, or max_new_tokens in a "
+            "specification), or check the student's end tokens (docs/decoding.md)"
         )
     return lines
 

@@ -111,7 +111,7 @@ class Verification:
             )
         if report.problems:
             sound = f"undamaged ({QUICK})" if report.quick else "undamaged"
-            differences = " and ".join(map(self._untrusted, report.problems))
+            differences = "; and it is ".join(map(self._untrusted, report.problems))
             raise StoreError(f"{report.location} is {sound}, but {differences}")
 
     def _untrusted(self, problem: Problem) -> str:

@@ -20,6 +20,7 @@ from . import Decoding
 from .core.batch_run import Run
 from .core.cost import Cost
 from .core.prompt import Prompt
+from .method_calls import call_method, check_ids
 
 Finish = Literal["end", "length", "empty"]
 """How an answer ended: at an end token, at `max_new_tokens`, or without any text."""
@@ -74,61 +75,20 @@ def answer_batch(
     Raises:
         InputError: an image cannot be read, a question has no image but the method needs one, a prompt and its answer
             are longer than the student's positions, logits are not finite, or the method returns no token ids, ids
-            outside of the vocabulary, or more than `max_new_tokens`.
+            outside of the vocabulary, or more than `max_new_tokens`; or a method that is not medalign's fails.
     """
     method = decoding.method
     without_image = [sample.question_id for sample in batch if not sample.images]
     if method.needs_image and without_image:
         raise InputError(
-            f"{method.name} decoding compares the student with and without the image, but question "
-            f"{without_image[0]!r} "
-            "has no image. Use another decoding method (`medalign student decodings` lists them)"
+            f"{method.name} decoding needs an image, but question {without_image[0]!r} has none. Use another decoding "
+            "method (`medalign student decodings` lists them)"
         )
     check_pixels(student.features, decoding)
     run = start_run(student, batch, decoding.max_new_tokens, pixels)
-    tokens = check_tokens(method.answer(run, decoding.settings), len(batch), decoding)
-    check_finite(run, decoding)
+    tokens = call_method(run, decoding)
     forwards = run.cost.forwards.tolist()
     return [_answer(student, row, passes, decoding) for row, passes in zip(tokens, forwards, strict=True)]
-
-
-def check_tokens(found: Any, batch: int, decoding: Decoding) -> Int[Tensor, "batch length"]:
-    """Check what a decoding method returned, by its shape and type alone, which the GPU is not waited for.
-
-    Raises:
-        InputError: it is not a tensor of integers with one row for each of the `batch` questions.
-    """
-    if not isinstance(found, Tensor):
-        what = f"an object of type {type(found).__name__}"
-    elif found.ndim != 2 or len(found) != batch:
-        what = f"a tensor of shape {list(found.shape)}"
-    elif found.dtype == torch.bool or found.is_floating_point() or found.is_complex():
-        what = f"a tensor of type {str(found.dtype).removeprefix('torch.')}"
-    else:
-        return found
-    raise InputError(
-        f"the decoding method {decoding.name!r} returned {what}, but should return token ids: a tensor of integers of "
-        f"shape [{batch}, length], one row for each question of the batch. {_correct(decoding)}"
-    )
-
-
-def _check_ids(ids: Sequence[int], vocabulary: int, decoding: Decoding) -> None:
-    outside = next((token for token in ids if not 0 <= token < vocabulary), None)
-    if outside is not None:
-        raise InputError(
-            f"the decoding method {decoding.name!r} returned the token id {outside}, but the student's vocabulary has "
-            f"the ids 0 to {vocabulary - 1}. {_correct(decoding)}"
-        )
-    if len(ids) > decoding.max_new_tokens:
-        raise InputError(
-            f"the decoding method {decoding.name!r} returned an answer of {len(ids)} tokens, but max_new_tokens is "
-            f"{decoding.max_new_tokens}. {_correct(decoding)}"
-        )
-
-
-def _correct(decoding: Decoding) -> str:
-    answer = decoding.method.answer
-    return f"Correct the return value of `{answer.__name__}` in {answer.__module__} (docs/how-to/own-decoding.md)"
 
 
 def check_pixels(features: TeacherStore | None, decoding: Decoding) -> None:
@@ -164,28 +124,6 @@ def check_length(student: Student, sample: Sample, tokens: int, max_new_tokens: 
         f"{len(sample.images) * student.model.patches} "
         f"of them for images. With max_new_tokens {max_new_tokens}, this is more than the {limit} positions of the "
         f"student's language model. {help_}"
-    )
-
-
-def check_finite(run: Run, decoding: Decoding) -> None:
-    """Check that the logits and scores of a batch were finite.
-
-    Raises:
-        InputError: the logits of a question, or the method's scores, are not finite.
-    """
-    non_finite = run.watch.first()
-    if non_finite is None:
-        return
-    sample, kind = non_finite
-    dtype = str(run.llava.dtype).removeprefix("torch.")
-    start = f"question {run.question_ids[sample]!r}: {kind} are not finite ({decoding.name} decoding, {dtype})"
-    if kind == "scores":
-        raise InputError(f"{start}, although the logits are. Choose smaller weights than {decoding.settings}")
-    if dtype == "float16":
-        raise InputError(f"{start}. The largest float16 value is 65,504; use --dtype bfloat16 or float32")
-    raise InputError(
-        f"{start}. The student's weights contain NaN or infinite values, or values so large that they overflow. Copy "
-        "the weights again, or use an earlier checkpoint of the training run"
     )
 
 
@@ -233,7 +171,7 @@ def _answer(student: Student, tokens: Int[Tensor, " tokens"], forwards: int, dec
     """
     ids: list[int] = tokens.tolist()
     end = next((position for position, token in enumerate(ids) if token in student.end_tokens), None)
-    _check_ids(ids[:end], student.model.config.text_config.vocab_size, decoding)
+    check_ids(ids[:end], student.model.config.text_config.vocab_size, decoding)
     text: Any = student.tokenizer.decode(ids[:end], skip_special_tokens=True)
     finish: Finish = "length" if end is None and len(ids) >= decoding.max_new_tokens else "end"
     return Answer(text=text.strip(), finish=finish if text.strip() else "empty", forwards=forwards)

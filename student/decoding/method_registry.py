@@ -1,8 +1,10 @@
 """Registry of decoding methods, and validation of their settings."""
 
 import math
+import re
+import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import Any
@@ -47,8 +49,10 @@ def register(method: Method) -> None:
     """Register a method in this process.
 
     Raises:
-        SettingsError: a method of this name exists.
+        SettingsError: a method of this name exists, or its name or settings cannot be used.
     """
+    if flaws := _flaws(method):
+        raise SettingsError(f"the decoding method {method.name!r} cannot be registered: {flaws}")
     if method.name in method_names():
         raise SettingsError(f"a decoding method named {method.name!r} already exists. Choose another name")
     _METHODS[method.name] = method
@@ -134,9 +138,9 @@ def _load(entry: EntryPoint) -> Method:
     package = _package(entry)
     try:
         method = entry.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # an import that ends the process would take every method with it
         raise SettingsError(
-            f"the decoding method {entry.name!r} of {package} cannot be loaded from {entry.value}: "
+            f"the decoding method {entry.name!r} of {package} cannot be loaded from {entry.value}{_found_at(entry)}: "
             f"{type(error).__name__}: {error}. Correct that package, or uninstall it"
         ) from error
     if not isinstance(method, Method):
@@ -149,7 +153,26 @@ def _load(entry: EntryPoint) -> Method:
             f"the decoding method of {package} has two names: the entry point is {entry.name!r}, but "
             f"{entry.value}.name is {method.name!r}. Give both the same name, and install the package again"
         )
+    if flaws := _flaws(method):
+        raise SettingsError(f"the decoding method {entry.name!r} of {package}: {flaws}")
     return method
+
+
+def _found_at(entry: EntryPoint) -> str:
+    """Where Python found the module, if it did: a folder in the current folder can hide the one that is meant."""
+    module = sys.modules.get(entry.module)
+    places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+    return next((f" (found at {place})" for place in places if place), "")
+
+
+def _flaws(method: Method) -> str:
+    """What is wrong with a method that users wrote; empty if nothing is."""
+    problems = []
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", method.name):
+        problems.append(f"its name is {method.name!r}, but may contain only letters, digits, '-', '_' and '.'")
+    if not (isinstance(method.settings, type) and is_dataclass(method.settings)):
+        problems.append(f"its settings are {method.settings!r}, but should be a dataclass")
+    return "; ".join(problems)
 
 
 def _not_finite(settings: Any) -> list[str]:

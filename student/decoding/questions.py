@@ -43,10 +43,7 @@ def answer_questions(
     for start in range(0, len(questions), batch_size):
         batch = questions[start : start + batch_size]
         decoded = [[decode_given(image) for image in question.images] for question in batch]
-        samples = [
-            _sample(start + number, question, images)
-            for number, (question, images) in enumerate(zip(batch, decoded, strict=True), 1)
-        ]
+        samples = [_sample(question, images) for question, images in zip(batch, decoded, strict=True)]
         answers += answer_batch(student, samples, decoding, [_pixels(student.images, images) for images in decoded])
         progress.advance(len(batch))
     return answers
@@ -66,8 +63,11 @@ def check_text(question: str) -> None:
         ) from error
 
 
-def _sample(number: int, question: Question, images: Sequence[DecodedImage]) -> Sample:
-    """Convert a question to a sample; its files are not read, so images are identified only by their pixels."""
+def _sample(question: Question, images: Sequence[DecodedImage]) -> Sample:
+    """Convert a question to a sample; its files are not read, so images are identified only by their pixels.
+
+    Its text is its id, from which random numbers are drawn, so that the answer does not depend on other questions.
+    """
     sample_images = tuple(
         SampleImage(
             path=Path(image) if isinstance(image, str | Path) else Path(f"image {number_of_image}"),
@@ -76,7 +76,7 @@ def _sample(number: int, question: Question, images: Sequence[DecodedImage]) -> 
         )
         for number_of_image, (image, decoded) in enumerate(zip(question.images, images, strict=True), 1)
     )
-    return Sample(question_id=str(number), question=question.text, answer="", images=sample_images)
+    return Sample(question_id=question.text, question=question.text, answer="", images=sample_images)
 
 
 def _pixels(images: StudentImages, decoded: Sequence[DecodedImage]) -> Pixels:

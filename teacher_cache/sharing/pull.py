@@ -24,9 +24,9 @@ from ..store.filesystem.locks import RunLock
 from ..store.filesystem.plain_files import check_location, raise_for_kind
 from ..store.records.digest_list import file_digest, parse_manifest, stored_files
 from ..store.records.index import read_summary
-from ..store.store_errors import DamagedStore, StoreInUse, TargetInUse, UnfinishedStore
+from ..store.store_errors import DamagedStore, StoreInUse, TargetInUse
 from .listed_files import check_names, require_listed_signature, wrong_digest
-from .steady_source import State
+from .steady_source import State, unfinished
 from .transfer_counts import CountingFiles
 
 _BLOCK: Final = 8 << 20
@@ -70,7 +70,7 @@ def pull(source: str, out: Path, *, progress: Progress) -> PullReport:
     try:
         manifest = files.read(MANIFEST_FILE)
     except FileNotFoundError as error:
-        raise UnfinishedStore(f"{source} is not a finished store: it has no {MANIFEST_FILE}") from error
+        raise unfinished(source) from error
     except NotADirectoryError as error:
         unpack = f"`medalign store unpack {as_typed(source)} --out STORE.zarr`"
         raise StoreError(f"{source} is a file, not a store; {unpack} unpacks a packed store") from error

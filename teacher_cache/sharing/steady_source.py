@@ -10,7 +10,15 @@ from ..store.access.store_files import StoreFiles
 from ..store.file_names import MANIFEST_FILE
 from ..store.reading.reader import TeacherStore
 from ..store.records.index import read_summary
+from ..store.records.zarr_metadata import why_absent
 from ..store.store_errors import UnfinishedStore
+
+
+def unfinished(location: str) -> UnfinishedStore:
+    """The error for a place without a manifest, which a path that does not exist is too."""
+    absent = why_absent(location)
+    missing = f"and this path does not exist{absent}" if absent else f"it has no {MANIFEST_FILE}"
+    return UnfinishedStore(f"{location} is not a finished store{', ' if absent else ': '}{missing}")
 
 
 class ChangedStore(StoreError):
@@ -37,7 +45,7 @@ class State:
         try:
             return cls.of_manifest(files.read(MANIFEST_FILE))
         except FileNotFoundError as error:
-            raise UnfinishedStore(f"{files.location} is not a finished store: it has no {MANIFEST_FILE}") from error
+            raise unfinished(files.location) from error
 
     def require(self, files: StoreFiles, root_sha256: str, advice: str) -> None:
         """Check that the store, whose root digest was `root_sha256`, is still in this state.

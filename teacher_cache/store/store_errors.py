@@ -16,7 +16,7 @@ class AlteredStore(StoreError):
 
 
 GET_IT_AGAIN = "get the store again from its authors, and compare its root digest with the one that they publish"
-"""The advice if only the creators of a store know its correct content."""
+"""The advice if only the authors of a store know its correct content."""
 
 FROM_SENDER = "or get it again from whoever sent it"
 """The advice beside a repair that needs the teacher's weights, which a receiver of the store does not have."""

@@ -5,19 +5,22 @@ import re
 from pathlib import Path
 from typing import Final
 
-from ....errors import SettingsError, StoreError
+from ....choices import DataUse
+from ....errors import InputError, SettingsError, StoreError
 from ....plain_text import as_typed, counted
 from ....progress import Progress
 from ....teacher_cache.geometry.patch_grid import PatchGrid
+from ....teacher_cache.sharing.data_use_gate import strictest
 from ....teacher_cache.store import TeacherStore, open_store
 from ....teacher_cache.store.filesystem.filesystem_errors import accessing
 from ....teacher_cache.store.format.keyed_hashes import given_key
 from ....teacher_cache.workers.cores import arithmetic_threads
+from ...data.manifest import Manifest
 from ...extraction.image_sources import check_image_request
 from ...runs.answer_log import check_free
 from ..output_places import check_output
 from .image_fit import fit_images
-from .preview_result import PreviewRequest, StorePreview
+from .preview_result import RECORD_FILE, PreviewRequest, StorePreview
 from .preview_verdict import FEWEST_FITTED, judge_fit, judge_store
 from .row_collection import CollectedRows, collect_rows
 from .row_sample import draw_positions
@@ -39,6 +42,8 @@ def preview_store(request: PreviewRequest, progress: Progress) -> StorePreview:
         check_image_request(request.images)
     if request.out is not None:
         check_output(request.out, "--out")
+        if (request.out / RECORD_FILE).is_file():
+            raise InputError(f"{request.out} already contains a preview: pass another --out")
         check_free(request.out, resume=False, what="a preview")
     with accessing(Path(request.location)):
         store = open_store(request.location, key)
@@ -57,6 +62,15 @@ def preview_store(request: PreviewRequest, progress: Progress) -> StorePreview:
 
         write_preview(preview, request.out, patch, progress)
     return preview
+
+
+def _classes(request: PreviewRequest) -> list[DataUse]:
+    """The data-use classes in the manifest of the images; none if there is no manifest."""
+    if request.images is None or request.images.manifest is None:
+        return []
+    manifest = Manifest.read(request.images.manifest, request.images.root)
+    classes: list[DataUse] = manifest.frame["data_use"].unique().to_list()
+    return classes
 
 
 def _require_rows(store: TeacherStore) -> None:
@@ -91,6 +105,7 @@ def _judged(
     return StorePreview(
         store=store,
         request=request,
+        data_use=strictest([store.header.data_use, *_classes(request)]),
         rows=rows,
         images=images,
         fit=fit,

@@ -15,10 +15,9 @@ from ...terminal import as_json_text
 from .drawn_rows import one_of_each_kind, over_other_images, random_rows, read_drawn
 from .odd_rows import broken_rows
 from .preview_figures import attention_figure, fit_figure, numbers_figure, similarity_figure
-from .preview_result import StorePreview, report_notice
+from .preview_result import RECORD_FILE, StorePreview, report_notice
 from .row_sample import RowSummary
 
-RECORD_FILE: Final = "preview.json"
 _LISTED: Final = 20
 """Lines of the table of odd rows."""
 _NAMED: Final = 6
@@ -46,7 +45,7 @@ def preview_page(preview: StorePreview, patch: int | None) -> Page:
         title=f"What {_store_name(preview.store.location)} holds",
         lead=preview.verdict.lead,
         state=_state(preview),
-        notice=f"It contains {report_notice(preview.store)}.",
+        notice=f"It contains {report_notice(preview)}.",
         facts=_facts(preview),
         sections=sections,
     )
@@ -180,7 +179,7 @@ def _facts(preview: StorePreview) -> dict[str, object]:
     return {
         "store": store.location,
         "title": header.title,
-        "data use": header.data_use,
+        "data use": preview.data_use,
         "license": header.licence,
         "teacher": header.teacher,
         "profile": header.profile,

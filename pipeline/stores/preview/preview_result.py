@@ -4,9 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
+from ....choices import DataUse
 from ....errors import StoreError
 from ....plain_text import as_typed
 from ....teacher_cache.store import TeacherStore
@@ -36,12 +38,18 @@ class PreviewRequest:
     """Folder of the report; None: no report."""
 
 
+RECORD_FILE: Final = "preview.json"
+"""The summary in the folder of a report."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class StorePreview:
     """What a sample of a store's rows looks like."""
 
     store: TeacherStore
     request: PreviewRequest
+    data_use: DataUse
+    """Strictest data-use class of the store and of the manifest with its images; a folder of images has none."""
     rows: CollectedRows
     images: PreviewImages | None
     fit: ImageFit | None
@@ -78,7 +86,7 @@ class StorePreview:
             "looks": self.verdict.look,
             "verdict": list(self.verdict.sentences),
             "title": header.title,
-            "data_use": header.data_use,
+            "data_use": self.data_use,
             "teacher": header.teacher,
             "profile": header.profile,
             "grid": str(header.grid),
@@ -107,7 +115,7 @@ class StorePreview:
                 for row, what, detail in self.oddities()
             ],
             "report": None if self.request.out is None else str(self.request.out / "report.html"),
-            "report_contains": report_notice(self.store) if self.request.out is not None else None,
+            "report_contains": report_notice(self) if self.request.out is not None else None,
         }
 
     def table(self) -> dict[str, object]:
@@ -140,9 +148,9 @@ class StorePreview:
             )
 
 
-def report_notice(store: TeacherStore) -> str:
+def report_notice(preview: StorePreview) -> str:
     """What to know before a report of a store is shared."""
-    return f"images or values computed from them; the same data-use class as the store: {store.header.data_use}"
+    return f"images or values computed from them; data-use class {preview.data_use}"
 
 
 def _in_words(values: Sequence[float]) -> str:

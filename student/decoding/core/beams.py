@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ....errors import SettingsError
 from .batch_run import Run
-from .scorer import Scorer
+from .scorer import Scorer, check_scores
 
 RULED_OUT = -1e9
 
@@ -64,7 +64,8 @@ def beam_search(run: Run, scorer: Scorer, beams: int) -> Int[Tensor, "batch toke
             f"{run.vocabulary // (candidates // beams)} beams"
         )
     first_row = torch.arange(run.batch, device=run.device)[:, None]
-    log_probability = scorer.start().log_softmax(dim=-1)[:, None]  # [B, rows of a sample, V]
+    scores = check_scores(scorer.start(), (run.batch, run.vocabulary), scorer.start)
+    log_probability = scores.log_softmax(dim=-1)[:, None]  # [B, rows of a sample, V]
     running = torch.empty((run.batch, 1, 0), dtype=torch.long, device=run.device)
     finished = Finished(
         tokens=torch.full((run.batch, beams, 1), run.eos, device=run.device),
@@ -89,6 +90,7 @@ def beam_search(run: Run, scorer: Scorer, beams: int) -> Int[Tensor, "batch toke
             break
         running = take_beams(tokens, alive.indices)
         scorer.select((first_row * rows + take_beams(parents, alive.indices)).flatten())
-        scores = scorer.advance(running[..., -1].flatten()).log_softmax(dim=-1)
-        log_probability = scores.unflatten(0, (run.batch, beams)) + alive.values[..., None]
+        scores = scorer.advance(running[..., -1].flatten())
+        scores = check_scores(scores, (run.batch * beams, run.vocabulary), scorer.advance)
+        log_probability = scores.log_softmax(dim=-1).unflatten(0, (run.batch, beams)) + alive.values[..., None]
     return finished.tokens[:, 0]

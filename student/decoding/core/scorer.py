@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ....errors import InputError
 from .branch import Branch
 
 Combine = Callable[[int, Sequence[Tensor]], Tensor]
@@ -49,9 +50,30 @@ class Branches:
             branch.select(rows)
 
     def _combined(self, logits: Sequence[Tensor]) -> Float[Tensor, "rows vocab"]:
-        scores: Tensor = self._combine(self._number, logits)
+        scores = check_scores(self._combine(self._number, logits), logits[0].shape, self._combine)
         self.branches[0].watch.see_scores(scores, self.branches[0].owner)
         return scores
+
+
+def check_scores(found: Any, shape: Sequence[int], source: Callable[..., Any]) -> Float[Tensor, "rows vocab"]:
+    """Check what `source`, which users write, returned as scores; by shape and type alone, so no step waits.
+
+    Raises:
+        InputError: it is not a tensor of real numbers with this shape, which would be broadcast and give wrong answers.
+    """
+    if not isinstance(found, Tensor):
+        what = f"an object of type {type(found).__name__}"
+    elif found.shape != tuple(shape):
+        what = f"a tensor of shape {list(found.shape)}"
+    elif not found.is_floating_point():
+        what = f"a tensor of type {str(found.dtype).removeprefix('torch.')}"
+    else:
+        return found
+    raise InputError(
+        f"`{source.__qualname__}` in {source.__module__} returned {what}, but should return scores: a tensor of real "
+        f"numbers of shape {list(shape)}, one row for each row of logits and one column for each token. Correct it "
+        "(docs/how-to/own-decoding.md)"
+    )
 
 
 def contrast(

@@ -9,7 +9,7 @@ from torch import Tensor
 from ...transfer import to_device
 from .batch_run import Run
 from .beams import beam_search
-from .scorer import Scorer
+from .scorer import Scorer, check_scores
 from .shared_settings import SearchSettings
 
 Choose = Callable[[Float[Tensor, "batch vocab"]], Int[Tensor, " batch"]]
@@ -26,7 +26,8 @@ def search(run: Run, scorer: Scorer, settings: SearchSettings) -> Int[Tensor, "b
 
 def follow(run: Run, scorer: Scorer, choose: Choose) -> Int[Tensor, "batch tokens"]:
     """Generate one token at a time, up to an end token; finished samples are padded with end-of-sequence tokens."""
-    scores = scorer.start()
+    shape = (run.batch, run.vocabulary)
+    scores = check_scores(scorer.start(), shape, scorer.start)
     tokens: list[Tensor] = []
     unfinished = torch.ones(run.batch, dtype=torch.bool, device=run.device)
     while True:
@@ -36,7 +37,7 @@ def follow(run: Run, scorer: Scorer, choose: Choose) -> Int[Tensor, "batch token
         run.cost.keep_open(unfinished)
         if len(tokens) == run.max_new_tokens or not bool(unfinished.any()):
             return torch.stack(tokens, dim=1)
-        scores = scorer.advance(chosen)
+        scores = check_scores(scorer.advance(chosen), shape, scorer.advance)
 
 
 def likeliest(scores: Float[Tensor, "batch vocab"]) -> Int[Tensor, " batch"]:

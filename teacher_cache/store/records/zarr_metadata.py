@@ -124,17 +124,25 @@ def read_json(files: StoreFiles, key: str) -> dict[str, Any]:
         packed = files.location.lower().endswith(".zip")
         unpack = f"`medalign store unpack {as_typed(files.location)} --out STORE.zarr`"
         how = f"; {unpack} unpacks a packed store" if packed else _another(files)
-        if not is_url(files.location) and not Path(files.location).exists():
-            path = Path(files.location)
-            near = respelled(path, _looks_like_store)
-            check = f": check its spelling{from_here(path)}, or whether a disk or folder is not mounted"
-            how = f", nor does this path{check if near is None else did_you_mean([str(near)])}"
+        if absent := why_absent(files.location):
+            how = f", nor does this path{absent}"
         raise StoreError(f"{files.location} is not a teacher store: {key} does not exist{how}") from None
     except OSError as error:
         raise DamagedStore(f"{key} of {files.location} cannot be read: {error}") from error
     if not isinstance(value, dict):
         raise DamagedStore(f"{key} of {files.location} is not a JSON object")
     return value
+
+
+def why_absent(location: str) -> str:
+    """For a path that does not exist, the one that may be meant, or what to check; empty for others and for URLs."""
+    path = Path(location)
+    if is_url(location) or path.exists():
+        return ""
+    near = respelled(path, _looks_like_store)
+    if near is not None:
+        return did_you_mean([str(near)])
+    return f": check its spelling{from_here(path)}, or whether a disk or folder is not mounted"
 
 
 def _another(files: StoreFiles) -> str:

@@ -160,7 +160,7 @@ def _read(path: Path, *, private: bool) -> bytes:
         ) from error
     if len(data) > _LARGEST_FILE:
         raise InputError(f"{path} is too long for a key")
-    if private and mode & _OTHERS:
+    if private and mode & _OTHERS and not _is_public(data):
         raise InputError(
             f"other users can access {path} (mode {stat.S_IMODE(mode):04o}) and could sign in its owner's name: run "
             f"`chmod 600 {as_typed(path)}`; if someone else may have read it, create a new key"

@@ -216,7 +216,7 @@ def test_a_log_of_other_questions_is_refused(student, manifest_file, tmp_path):
     with pytest.raises(Killed):
         evaluate(student, manifest_file, out, KillAfter(1))
     (out / LOG_FILE).write_text((out / LOG_FILE).read_text().replace('"q0"', '"other"'))
-    with pytest.raises(InputError, match="has answers to other questions"):
+    with pytest.raises(InputError, match="has answers to questions other than this run's"):
         evaluate(student, manifest_file, out, resume=True)
 
 

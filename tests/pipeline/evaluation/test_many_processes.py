@@ -241,7 +241,7 @@ def test_a_task_with_other_arguments_is_refused_by_name(bench, half, changes, na
     if "student" in changes:
         changes = {"student": bench / changes["student"]}
     before = sorted(path.name for path in half.iterdir())
-    with pytest.raises(InputError, match=rf"(?s)contains an evaluation with other settings.*{named}"):
+    with pytest.raises(InputError, match=rf"(?s)contains an evaluation with different settings.*{named}"):
         run_evaluation(asking(bench, task="1/2", **changes) if "work" not in changes else
                        asking(bench, **changes), half, Silent())  # fmt: skip
     assert sorted(path.name for path in half.iterdir()) == before

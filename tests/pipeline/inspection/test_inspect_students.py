@@ -173,7 +173,7 @@ def test_samples_are_seeded_and_keep_the_order_of_the_manifest(given):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"split": "train"}, r"has no split 'train'; its splits: test \(12 rows\)\. Choose another --split"),
+        ({"split": "train"}, r"has no split 'train'; its splits: test \(12 rows\)\. Choose one of them"),
         ({"adapters": ("adapter", "adapter")}, "is listed twice: pass each adapter once"),
         ({"manifest": "absent.parquet"}, "absent.parquet does not exist"),
     ],

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives import serialization as forms
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from forgeries import root_by_the_page
 from medalign.cli import app
+from medalign.teacher_cache.store import open_store
 from stores import write_store
 from typer.testing import CliRunner
 
@@ -82,7 +83,7 @@ def test_another_root_digest_is_not_damage(store, options):
 def test_another_root_and_another_key_are_both_told(store):
     told = run("verify", store, "--expect-root", OTHER_ROOT, "--signed-by", public(2), code=4).err
     assert f"not the expected {OTHER_ROOT}" in told
-    assert "not signed with the key of --signed-by: the store is signed with " in told
+    assert "; and it is not signed with the key of --signed-by: the store is signed with " in told
     assert "is damaged" not in told
 
 
@@ -126,3 +127,28 @@ def test_a_zip_is_not_opened_as_a_store_but_unpacked(store, tmp_path):
     for command in ("info", "verify"):
         told = run(command, tmp_path / "s.zip", code=4).err
         assert f"`medalign store unpack {tmp_path / 's.zip'} --out STORE.zarr`" in told
+
+
+def test_a_public_key_cannot_sign_whatever_its_permissions(store, tmp_path):
+    key = tmp_path / "lab.pub"
+    key.write_text(public(1))
+    key.chmod(0o644)
+    told = run("sign", store, "--key", key, code=3).err
+    assert f"{key} is a public key, which cannot sign" in told
+    assert "chmod" not in told
+
+
+def test_a_part_of_a_store_is_not_compared_with_the_digest_of_the_whole(store, tmp_path):
+    digest = next(iter(open_store(store)))
+    (tmp_path / "hashes").write_text(f"{digest}\n")
+    told = run("pull", store, "--hashes", tmp_path / "hashes", "--out", tmp_path / "part.zarr").out
+    assert "--expect-root" not in told
+    assert "A part of a store has a root digest of its own" in told
+    assert "--expect-root DIGEST" in run("pull", store, "--out", tmp_path / "whole.zarr").out
+
+
+def test_a_store_that_is_not_there_is_named_by_its_neighbor(store, tmp_path):
+    shutil.copytree(store, tmp_path / "shapes.zarr")
+    told = run("pull", tmp_path / "shape.zarr", "--out", tmp_path / "copy.zarr", code=4).err
+    assert "shape.zarr is not a finished store, and this path does not exist (did you mean" in told
+    assert "shapes.zarr" in told

@@ -143,7 +143,7 @@ def test_a_batch_of_eight_answers_as_each_sample_alone(student, samples, name, s
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_question_without_an_image_is_refused(student, tmp_path, name):
-    with pytest.raises(InputError, match=f"{name} decoding compares .* question 'Say yes.' has no image"):
+    with pytest.raises(InputError, match=f"{name} decoding needs an image, but question 'Say yes.' has none"):
         answer_batch(student, mixed_samples(tmp_path), choose_decoding(name, max_new_tokens=2))
 
 

@@ -10,7 +10,8 @@ from medalign.student.decoding.core.scorer import Branches
 from medalign.student.decoding.core.search import search
 from medalign.student.decoding.core.shared_settings import SearchSettings
 from medalign.student.decoding.core.tree import Tree
-from medalign.student.decoding.generation import answer_batch, check_finite, start_run
+from medalign.student.decoding.generation import answer_batch, start_run
+from medalign.student.decoding.method_calls import check_finite
 from medalign.student.inputs.collation import Collator, encode_sample
 from medalign.student.loading.student_loading import open_student
 from straight_pass import straight_pass

@@ -11,7 +11,7 @@ from decoded import questions, tokens
 from medalign.errors import InputError, MedalignError, SettingsError
 from medalign.progress import Silent
 from medalign.student.adapters.adapter_folder import save_adapter
-from medalign.student.decoding import choose_decoding, decodings, generation, method_registry
+from medalign.student.decoding import choose_decoding, decodings, method_calls, method_registry
 from medalign.student.decoding.core.branch import Branch
 from medalign.student.decoding.generation import answer_batch, generate_answers
 from medalign.student.inspection.question_attention import question_attention
@@ -263,10 +263,10 @@ def test_token_ids_of_any_integer_type_and_length_are_taken(student, samples, mo
 
 def test_methods_are_called_in_one_place():
     """Where their results are checked."""
-    root = Path(generation.__file__).parents[2]
+    root = Path(method_calls.__file__).parents[2]
     places = [path for part in ("api", "pipeline", "student", "commands") for path in (root / part).rglob("*.py")
               if re.search(r"method\.answer\(", path.read_text())]  # fmt: skip
-    assert places == [Path(generation.__file__)]
+    assert places == [Path(method_calls.__file__)]
 
 
 @pytest.mark.parametrize("file", ["adapter_model.safetensors", "rotation.safetensors"])

@@ -106,6 +106,8 @@ def test_a_checkpoint_of_another_schedule_is_refused(student_folder, tmp_path):
     assert set(state["_last_lr"]) == {1e-2 * 3 / 4, 1e-3 * 3 / 4}
     state["_last_lr"] = [rate * 2 / 3 for rate in state["_last_lr"]]
     torch.save(state, saved)
-    message = r"another learning rate schedule: at step 3 its learning rate is 0\.005, but this schedule's is 0\.0075"
+    message = (
+        r"a different learning-rate schedule: at step 3 its learning rate is 0\.005, but this schedule's is 0\.0075"
+    )
     with pytest.raises(InputError, match=rf"checkpoint-2 was written with {message}"):
         run(student_folder, tmp_path / "images", out, resume=True, **options)

@@ -18,6 +18,7 @@ from medalign.teacher_cache.store import DamagedStore, HashKey, MissingTeacherRo
 from medalign.teacher_cache.store.format.profiles import PROFILES, has_patches
 from medalign.teacher_cache.store.records.index import write_plan
 from medalign.teacher_cache.store.records.zarr_metadata import read_header
+from medalign.teacher_cache.store.store_errors import AlteredStore
 from stores import name_of, pixels_of, teacher_output, write_store
 
 GOOD = [0, 1, 2, 3, 5, 6, 7, 8]
@@ -226,7 +227,7 @@ def test_array_metadata_must_match_the_header(copy):
 
 def test_an_index_of_another_store_is_rejected(copy):
     edit_header(copy, weights_sha256="f" * 64)
-    with pytest.raises(DamagedStore, match=r"index\.parquet and zarr\.json of .* belong to different stores"):
+    with pytest.raises(AlteredStore, match=r"index\.parquet and zarr\.json .* different stores\. .*do not repair"):
         open_store(copy)
 
 

@@ -227,7 +227,9 @@ def test_two_students_are_compared_on_the_same_questions(student_folder, phantom
     assert compare_layers(before, likewise).at(2, "mass").change_beyond.mean == pytest.approx(0)
     with pytest.raises(InputError, match="measured different things"):
         compare_layers(before, after.filter(pl.col("question_id") != after["question_id"][0]))
-    with pytest.raises(InputError, match=r"no finished grounding run; create one with `medalign student ground"):
+    with pytest.raises(
+        InputError, match="no finished grounding run; create one with `medalign student ground --student"
+    ):
         read_grounding(tmp_path)
     page = grounding_page(tmp_path / "o")
     assert [figure.name for figure in page.figures] == ["layers", "change", "overlays-most", "overlays-least"]

@@ -26,7 +26,7 @@ def test_without_a_significant_difference_the_lead_says_so(tmp_path):
     page = comparison_page(write_compared(tmp_path / "run", [*BASELINE, *others]))
     assert page.lead.startswith("No significant difference from LoRA, greedy in 2 comparisons")
     assert "MEDALIGN, greedy: closed (noise) -5.0 points, -7.0 to -3.0" in page.lead
-    assert "-7.0 to -3.0, p = 0.08 after the correction. That p decides" in page.lead
+    assert "-7.0 to -3.0, p = 0.08 after the correction. Rely on this p" in page.lead
     assert page.facts["cells and questions"] == "2 cells."
     assert page.state == "neutral"
     differences = next(figure for figure in page.figures if figure.name == "differences-tiny-strict")

@@ -75,14 +75,14 @@ def test_a_sound_store_with_its_images(lab):
     assert (told["looks"], told["images"]["state"], odd(told)) == ("sound", "fits", [])
     assert told["rows_read"] == told["rows_with_an_image"] == told["images"]["rows_compared"] == IMAGES
     assert told["images"]["own_image_preferred"] > 0.95
-    assert "none of 19 orders agreed as well (p = 0.05, the least that 19 orders can show)" in told["verdict"][2]
+    assert "none of 19 orders agreed as well (p = 0.05, the smallest that 19 orders can show)" in told["verdict"][2]
 
 
 def test_the_report_draws_rows_over_their_images(lab):
     page = page_of(lab.store, lab.images[0].parent)
     assert page.state == "good"
     assert page.lead == "The rows look sound, and match their images."
-    assert "the same data-use class as the store: public" in page.notice
+    assert "data-use class public" in page.notice
     figures = {figure.name: figure for figure in page.figures}
     assert set(figures) == {"agreement", "attention", "similarity", "numbers"}
     assert figures["attention"].kind == "overlays"
@@ -321,3 +321,19 @@ def test_rows_with_images_are_drawn_first_and_the_seed_decides(lab):
     assert set(range(55, 60)) < set(draw_positions(store, 10, 0, first=range(55, 60)))
     assert draw_positions(store, 10, 0) == draw_positions(store, 10, 0) != draw_positions(store, 10, 1)
     assert draw_positions(store, 100, 3) == list(range(IMAGES))
+
+
+def test_a_second_preview_into_a_folder_says_that_there_is_one(lab, tmp_path):
+    report(lab.store, "--rows", 1, "--out", tmp_path / "page")
+    told = run(lab.store, "--rows", 1, "--out", tmp_path / "page", code=3).err
+    assert f"{tmp_path / 'page'} already contains a preview: pass another --out" in told
+    assert run(lab.store, "--rows", 1, "--out", tmp_path, code=3).err.count("exists and is not a preview") == 1
+
+
+@pytest.mark.parametrize("stated", ["public", "credentialed", "private"])
+def test_a_preview_has_the_stricter_class_of_store_and_manifest(lab, tmp_path, stated):
+    manifest = tmp_path / "m.parquet"
+    import_folder(lab.images[0].parent, ImportOptions(data_use=stated), Silent()).write(manifest)
+    told = report(lab.store, "--manifest", manifest, "--rows", 1, "--out", tmp_path / "page")
+    assert told["data_use"] == stated
+    assert f"data-use class {stated}" in told["report_contains"]

@@ -94,7 +94,7 @@ def test_a_manifest_is_missing_or_too_large(copy, monkeypatch):
         (without("  index.parquet"), ["lists all files except index.parquet, which contains the root digest"]),
         (without("  index.parquet", "  README.md"), ["does not list README.md, index.parquet (2 in total)"]),
         (with_line("a.txt"), ["lists a.txt (1 in total), which is not part of the store"]),
-        (with_digest("E_a/c/1/0"), ["lists another SHA-256 for E_a/c/1/0 than the ledger"]),
+        (with_digest("E_a/c/1/0"), ["lists a different SHA-256 for E_a/c/1/0 from the ledger's"]),
     ],
 )
 def test_the_manifest_lists_the_files_of_the_store_with_the_digests_of_the_ledger(edit, problems, copy):

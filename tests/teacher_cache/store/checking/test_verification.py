@@ -107,7 +107,7 @@ def test_a_damaged_manifest_line_is_not_attributed_to_the_ledger(copy):
     manifest = copy / "manifest-sha256.txt"
     lines = manifest.read_text().splitlines()
     for key, named in (
-        (SHARD, f"lists another SHA-256 for {SHARD} than the ledger"),
+        (SHARD, f"lists a different SHA-256 for {SHARD} from the ledger's"),
         ("ledger/000001.json", "lists the wrong SHA-256 for ledger/000001.json"),
     ):
         other = {line: f"{'f' if line[0] != 'f' else '0'}{line[1:]}" for line in lines if line.endswith(f"  {key}")}

@@ -160,7 +160,7 @@ def test_invalid_signatures_are_detected(copy, lab, tmp_path):
             "signature": lab.other.sign(whole["statement"].encode()),
         },
         "does not contain a statement": {"statement": "[1]", "signature": lab.key.sign(b"[1]")},
-        "contains other fields": {"statement": "{}", "signature": lab.key.sign(b"{}")},
+        "contains fields other than": {"statement": "{}", "signature": lab.key.sign(b"{}")},
         "does not contain a public key": {"public_key": "ssh-ed25519 AAAA"},
         "algorithm: Input should be 'ed25519'": {"algorithm": "none"},
     }
