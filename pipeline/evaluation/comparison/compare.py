@@ -16,6 +16,7 @@ from typing import Any, get_args
 import polars as pl
 
 from ....errors import InputError
+from ....plain_text import as_typed
 from ....progress import Progress
 from ....student.file_errors import is_file
 from ....student.metrics.answer_words import is_unspaced
