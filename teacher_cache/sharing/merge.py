@@ -65,6 +65,8 @@ def merge(sources: Sequence[str], out: Path, *, progress: Progress) -> MergeRepo
         title=_common_value([header.title for header in headers]),
         licence=_common_value([header.licence for header in headers]),
     )
+    _tell_dropped("title", [header.title for header in headers], progress)
+    _tell_dropped("license", [header.licence for header in headers], progress)
     unreadable = [reason for store in stores for reason in store.unreadable]
 
     def require_unchanged() -> None:
@@ -93,6 +95,15 @@ def merge(sources: Sequence[str], out: Path, *, progress: Progress) -> MergeRepo
         bytes_transferred=sum(each.bytes_read for each in files),
         root_sha256=root,
     )
+
+
+def _tell_dropped(what: str, stated: Sequence[str | None], progress: Progress) -> None:
+    """Note that stores state different titles or licenses, of which the merged store keeps none."""
+    values = list(dict.fromkeys("none" if value is None else repr(value) for value in stated))
+    if len(values) > 1:
+        progress.note(
+            f"the sources state a {what} of {' and '.join(values)}, so the merged store states none: tell its readers"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -490,13 +490,25 @@ def test_pulling_some_images_transfers_little_more_than_their_rows(tmp_path):
 # ---- sums
 
 
+class KeptNotes(Silent):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
 def test_merged_stores_equal_a_store_of_all_their_images(tmp_path):
     one = write_store(
         tmp_path / "one.zarr", range(6), failing=[1, 2], unreadable=["x"], title="T", licence="L", data_use="private"
     )
     two = write_store(tmp_path / "two.zarr", range(2, 9), failing=[8], wide={0: "float32"}, title="T", licence="M")
+    told = KeptNotes()
     with FileServer(tmp_path) as server:
-        report = merge([str(one), f"{server.url}/two.zarr"], tmp_path / "sum.zarr", progress=QUIET)
+        report = merge([str(one), f"{server.url}/two.zarr"], tmp_path / "sum.zarr", progress=told)
+    assert [note for note in told.notes if "the sources state" in note] == [
+        "the sources state a license of 'L' and 'M', so the merged store states none: tell its readers"
+    ]
     whole, found = write_store(tmp_path / "all.zarr", range(9), failing=[1, 8]), open_store(tmp_path / "sum.zarr")
     assert (report.images, report.failures, report.taken) == (7, 2, (4, 3))
     assert report.repeated == 3
