@@ -16,8 +16,8 @@ _STEPS: Final = {
     "rows belong to your images",
     "receive": "`medalign store verify {store} --expect-root DIGEST` to recompute the root digest and compare it with "
     "the one from the sender",
-    "receive part": "`medalign student train CONFIG.yaml --set data.store={store} --dry-run` to check that it fits "
-    "your questions and student. A part of a store has a root digest of its own, not that of the whole",
+    "receive part": "`medalign store verify {store}` to check every byte. Unless it has all images, its root digest is "
+    "not that of the whole store; train with it on a manifest of its images",
     "preview": "`medalign student train CONFIG.yaml --set data.store={store} --dry-run` to check that it fits your "
     "questions and student",
     "init": "`medalign student train CONFIG.yaml --set student.path={student} --out ADAPTER`; "

@@ -15,7 +15,7 @@ from ..format.header import StoreHeader, same_json
 from ..records.index import HashColumn, ShardEntry, hash_column, read_columns, read_summary
 from ..records.ledger import committed_shards
 from ..records.zarr_metadata import check_arrays, parse_header, read_header
-from ..store_errors import FROM_SENDER, GET_IT_AGAIN, AlteredStore, DamagedStore, Obstacle, UnfinishedStore
+from ..store_errors import FROM_SENDER, AlteredStore, DamagedStore, Obstacle, UnfinishedStore
 from .rows import damage
 
 
@@ -64,8 +64,8 @@ def _read(files: StoreFiles) -> StoreContents:
         )
     if not same_json(summary.header, _dump(header)) or summary.root_sha256 is None:
         raise AlteredStore(
-            f"{INDEX_FILE} and {GROUP_FILE} of {files.location} belong to different stores. If `medalign store extend` "
-            f"was interrupted, run it again; otherwise do not repair it: {GET_IT_AGAIN}"
+            f"{INDEX_FILE} and {GROUP_FILE} of {files.location} do not match: `medalign store verify "
+            f"{as_typed(files.location)}` shows which of them was changed, and what to do"
         )
     if len(summary.shards) != header.shards:
         subject = counted(len(summary.shards), "shard")

@@ -349,7 +349,9 @@ class TeacherStore(_Rows):
                 f"{subject}; first: {first[:12]}, which failed during extraction: {failure[1]}. Replace that file, "
                 f"import the data set again and add it with {add}, or remove the image from the manifest"
             )
-        return MissingTeacherRow(f"{subject}; first: {first[:12]}. Add them with {add}; {OTHER_IMAGES}")
+        return MissingTeacherRow(
+            f"{subject}; first: {first[:12]}. Add them with {add}, or leave them out of the manifest; {OTHER_IMAGES}"
+        )
 
     def _has_changed(self) -> bool:
         """Whether the header or index has changed since the store was opened; False if they cannot be read."""

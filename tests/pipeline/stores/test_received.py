@@ -143,7 +143,7 @@ def test_a_part_of_a_store_is_not_compared_with_the_digest_of_the_whole(store, t
     (tmp_path / "hashes").write_text(f"{digest}\n")
     told = run("pull", store, "--hashes", tmp_path / "hashes", "--out", tmp_path / "part.zarr").out
     assert "--expect-root" not in told
-    assert "A part of a store has a root digest of its own" in told
+    assert "Unless it has all images, its root digest is not that of the whole store" in told
     assert "--expect-root DIGEST" in run("pull", store, "--out", tmp_path / "whole.zarr").out
 
 

@@ -227,7 +227,7 @@ def test_array_metadata_must_match_the_header(copy):
 
 def test_an_index_of_another_store_is_rejected(copy):
     edit_header(copy, weights_sha256="f" * 64)
-    with pytest.raises(AlteredStore, match=r"index\.parquet and zarr\.json .* different stores\. .*do not repair"):
+    with pytest.raises(AlteredStore, match=r"index\.parquet and zarr\.json .* do not match: .medalign store verify "):
         open_store(copy)
 
 
