@@ -90,7 +90,7 @@ def require_files(paths: Iterable[Path]) -> None:
         more = f"\n  and {rest} more" if rest > 0 else ""
         raise InputError(
             f"{len(missing)} of {len(distinct)} image files are missing:\n{named}{more}\nIf they are in another "
-            "folder, set the folder that the manifest's paths are relative to (--root)"
+            "folder, set the folder that the manifest's paths are relative to (--root, or root in a specification)"
         )
 
 

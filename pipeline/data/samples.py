@@ -20,9 +20,8 @@ def manifest_samples(manifest: Manifest) -> list[Sample]:
     Raises:
         InputError: An image could not be decoded when the manifest was made: it has no pixel hash.
     """
-    samples = [_sample(manifest, row) for row in manifest.questions.iter_rows(named=True)]
-    _require_decodable(samples, manifest)
-    return samples
+    require_decodable(manifest)
+    return [_sample(manifest, row) for row in manifest.questions.iter_rows(named=True)]
 
 
 def answered_samples(manifest: Manifest) -> list[Sample]:
@@ -36,7 +35,6 @@ def answered_samples(manifest: Manifest) -> list[Sample]:
 
 
 def _sample(manifest: Manifest, row: dict[str, Any]) -> Sample:
-    seen = [] if row["image"] is None else [row, *row[MORE_IMAGES_COLUMN]]
     return Sample(
         question_id=row["question_id"],
         question=with_options(row["question"], row["options"] or ()),
@@ -45,21 +43,37 @@ def _sample(manifest: Manifest, row: dict[str, Any]) -> Sample:
             SampleImage(
                 path=manifest.path_of(image["image"]), image_hash=image["image_hash"], pixel_hash=image["pixel_hash"]
             )
-            for image in seen
+            for image in _shown(row)
         ),
         history=tuple((turn["question"], turn["answer"]) for turn in row["history"]),
     )
 
 
-def _require_decodable(samples: Sequence[Sample], manifest: Manifest) -> None:
-    broken = [(sample.question_id, image.path) for sample in samples for image in sample.images if not image.pixel_hash]
+def require_decodable(manifest: Manifest) -> None:
+    """Check that every image of a question could be decoded when the manifest was made, so that it has a pixel hash.
+
+    Raises:
+        InputError: Some could not.
+    """
+    broken = [
+        (row["question_id"], image["image"])
+        for row in manifest.questions.iter_rows(named=True)
+        for image in _shown(row)
+        if image["pixel_hash"] is None
+    ]
     if broken:
-        images = counted(len({path for _, path in broken}), "image")
+        images = counted(len({image for _, image in broken}), "image")
+        question, first = broken[0]
         raise InputError(
             f"{images} in split {', '.join(manifest.splits)} of the {manifest.source} manifest could not be decoded "
-            f"when it was made; first: {broken[0][1].name}, of question {broken[0][0]!r}. Replace the file or delete "
-            "its rows, and make the manifest again; `medalign data check` lists all of them"
+            f"when it was made; first: {first}, of question {question!r}. Replace the file or delete its rows, "
+            "and make the manifest again; `medalign data check` lists all of them"
         )
+
+
+def _shown(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The images of a row, in order."""
+    return [] if row["image"] is None else [row, *row[MORE_IMAGES_COLUMN]]
 
 
 def with_options(question: str, options: Sequence[str]) -> str:

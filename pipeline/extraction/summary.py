@@ -76,8 +76,8 @@ class StoreReport:
             raise PartialResult(
                 f"{images} no row in {report.out}; its failures.parquet lists them:\n{shown}\n"
                 f"{self._rest(len(failures))} Training rejects questions about them. Replace damaged files, import the "
-                "data set again and add them with `medalign store extend`, or remove their questions; "
-                "`--retry-failed` tries the same files again.",
+                "data set again and add them with `medalign store extend`, or remove their questions; `medalign store "
+                "extend --retry-failed` tries the same files again.",
                 report=self,
             )
 

@@ -182,7 +182,8 @@ def _advice(root: Path, missing: Sequence[str], total: int) -> list[str]:
     if lines:
         return lines
     if (found := _elsewhere(root, missing[0])) is not None:
-        return [found]
+        few = 2 * len(missing) <= total
+        return [f"{missing[0]} is in {found}: {f'move it to {root}' if few else 'pass this folder with --images'}"]
     return ["If they are elsewhere, pass their folder with --images DIR"] if len(missing) == total else []
 
 
@@ -195,14 +196,14 @@ def _other_spelling(place: Path, entries: Sequence[Path]) -> str | None:
     return f"{place.parent} has {alike[0]}, not {place.name}{how}: rename the file or change the table"
 
 
-def _elsewhere(root: Path, path: str) -> str | None:
+def _elsewhere(root: Path, path: str) -> Path | None:
     """The folder below or above `root` that has this image."""
     above = next((folder for folder in (root.parent, root.parent.parent) if not is_absent(folder / path)), None)
     if above is not None:
-        return f"{path} is in {above}: pass this folder with --images"
+        return above
     for found in islice(_walk(root), _SEARCHED):
         if found.as_posix().endswith(f"/{path}"):
-            return f"{path} is in {found.as_posix().removesuffix(f'/{path}')}: pass this folder with --images"
+            return Path(found.as_posix().removesuffix(f"/{path}"))
     return None
 
 

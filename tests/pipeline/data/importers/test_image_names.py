@@ -127,6 +127,16 @@ def test_missing_images_are_advised_on(tmp_path):
         assert advice in str(caught.value)
 
 
+def test_a_few_missing_images_are_moved_to_the_others(tmp_path):
+    """Another folder as --images would lose those that are there."""
+    touch(tmp_path, "c.png", "images/a.png", "images/b.png")
+    with pytest.raises(
+        InputError, match=rf"(?s)1 of 3 .*\nc\.png is in {tmp_path}: move it to {tmp_path}/images"
+    ) as caught:
+        located(tmp_path / "images", "a.png", "b.png", "c.png")
+    assert "--images" not in str(caught.value)
+
+
 def test_every_missing_image_that_is_there_in_another_spelling_is_named(tmp_path):
     touch(tmp_path, "Patient scan 9.JPG", "scan-4.png", "there.png")
     with pytest.raises(InputError) as caught:

@@ -11,6 +11,7 @@ from comparisons import bench_spec, bench_values, make_bench, write_spec
 from medalign.atomic import temporary_path
 from medalign.cli import app
 from medalign.errors import InputError, SettingsError
+from medalign.pipeline.data.manifest import Manifest
 from medalign.pipeline.evaluation.comparison import cell_answers as module
 from medalign.pipeline.evaluation.comparison.cells import plan_comparison
 from medalign.pipeline.evaluation.comparison.compare import reanalyze_comparison, run_comparison
@@ -216,6 +217,18 @@ def test_an_adapter_that_was_trained_again_is_another_comparison(bench, whole, t
         InputError, match=r"students.tiny.adapters.MEDALIGN: recorded .*, now .*(?s:.*)Restore the students"
     ):
         run_comparison(bench_spec(bench, **values), whole.out, [], Silent(), device="cpu", resume=True)
+
+
+def test_an_undecodable_image_is_refused_before_a_folder_is_claimed(bench, tmp_path):
+    """A folder would refuse the run with the manifest that was repaired."""
+    manifest = Manifest.read(bench / "manifest.parquet")
+    first = pl.int_range(pl.len()) == 0
+    frame = manifest.frame.with_columns(pl.when(~first).then(pl.col("pixel_hash")))
+    Manifest(frame, manifest.root, manifest.source).write(tmp_path / "cut.parquet")
+    spec = bench_spec(bench, data=[{"name": "noise", "manifest": str(tmp_path / "cut.parquet")}])
+    with pytest.raises(InputError, match="could not be decoded when it was made"):
+        run_comparison(spec, tmp_path / "out", [], Silent(), device="cpu")
+    assert not (tmp_path / "out").exists()
 
 
 def test_folders_in_use_are_left_alone(bench, whole, tmp_path):
