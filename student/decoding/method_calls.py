@@ -3,7 +3,6 @@
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from sys import modules
 from typing import Any
 
 import torch
@@ -11,7 +10,6 @@ from jaxtyping import Int
 from torch import Tensor
 
 from ...errors import InputError, MedalignError
-from ...plain_text import quoted_error
 from .core.batch_run import Run
 from .method_code import code_of
 from .method_registry import Decoding
@@ -30,25 +28,27 @@ def call_method(run: Run, decoding: Decoding) -> Int[Tensor, "batch length"]:
         found = decoding.method.answer(run, decoding.settings)
     except (MedalignError, MemoryError, torch.OutOfMemoryError, Warning):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if code_of(decoding.method) is None:
             raise
+        said = ": ".join(filter(None, [type(error).__name__, " ".join(str(error).split()).rstrip(".")]))
         raise InputError(
-            f"the decoding method {decoding.name!r} raised {type(error).__name__}: {quoted_error(error)} (at "
-            f"{_place(error, decoding)}, in the batch of question {run.question_ids[0]!r}). Correct the method, or "
-            f"other settings than {decoding.settings} may help {_GUIDE}"
+            f"the decoding method {decoding.name!r} raised {said} (at {_place(error, decoding)}, in the batch of "
+            f"question {run.question_ids[0]!r}, with {decoding.settings}). Correct the method {_GUIDE}"
         ) from error
     tokens = _check_tokens(found, run.batch, decoding)
     check_finite(run, decoding)
     return tokens
 
 
-def _place(error: Exception, decoding: Decoding) -> str:
-    """File and line of the error: the innermost in the method's own file, else the innermost of all."""
-    own = getattr(modules.get(decoding.method.answer.__module__), "__file__", None)
+def _place(error: BaseException, decoding: Decoding) -> str:
+    """File and line of the error: the innermost in the method's own file, else where its function begins."""
+    code = getattr(decoding.method.answer, "__code__", None)
+    if code is None:
+        return repr(decoding.method.answer)
     frames = traceback.extract_tb(error.__traceback__)
-    frame = next((frame for frame in reversed(frames) if frame.filename == own), frames[-1])
-    return f"{Path(frame.filename).name}:{frame.lineno}"
+    line = next((frame.lineno for frame in reversed(frames) if frame.filename == code.co_filename), None)
+    return f"{Path(code.co_filename).name}:{line or code.co_firstlineno}"
 
 
 def _check_tokens(found: Any, batch: int, decoding: Decoding) -> Int[Tensor, "batch length"]:

@@ -4,7 +4,7 @@ import math
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import Any
@@ -51,6 +51,8 @@ def register(method: Method) -> None:
     Raises:
         SettingsError: a method of this name exists, or its name or settings cannot be used.
     """
+    if not isinstance(method, Method):
+        raise SettingsError(f"{method!r} is no medalign.student.decoding.Method, so it cannot be registered")
     if flaws := _flaws(method):
         raise SettingsError(f"the decoding method {method.name!r} cannot be registered: {flaws}")
     if method.name in method_names():
@@ -145,8 +147,8 @@ def _load(entry: EntryPoint) -> Method:
         ) from error
     if not isinstance(method, Method):
         raise SettingsError(
-            f"the decoding method {entry.name!r} of {package}: {entry.value} is a {type(method).__name__}, but should "
-            "be a medalign.student.decoding.Method"
+            f"the decoding method {entry.name!r} of {package}: {entry.value} is of type {type(method).__name__}, but "
+            "should be a medalign.student.decoding.Method"
         )
     if method.name != entry.name:
         raise SettingsError(
@@ -168,10 +170,18 @@ def _found_at(entry: EntryPoint) -> str:
 def _flaws(method: Method) -> str:
     """What is wrong with a method that users wrote; empty if nothing is."""
     problems = []
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", method.name):
-        problems.append(f"its name is {method.name!r}, but may contain only letters, digits, '-', '_' and '.'")
+    if not (isinstance(method.name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", method.name)):
+        problems.append(
+            f"its name is {method.name!r}, but must begin with a letter from A to Z or a digit, and contain only "
+            "these, '-', '_' and '.'"
+        )
+    if not callable(method.answer):
+        problems.append(f"its answer is {method.answer!r}, but should be a function")
     if not (isinstance(method.settings, type) and is_dataclass(method.settings)):
         problems.append(f"its settings are {method.settings!r}, but should be a dataclass")
+    else:
+        required = [item.name for item in fields(method.settings) if item.default is item.default_factory is MISSING]
+        problems += [f"its setting {name!r} has no default" for name in required]
     return "; ".join(problems)
 
 

@@ -70,9 +70,9 @@ def check_scores(found: Any, shape: Sequence[int], source: Callable[..., Any]) -
     else:
         return found
     raise InputError(
-        f"`{source.__qualname__}` in {source.__module__} returned {what}, but should return scores: a tensor of real "
-        f"numbers of shape {list(shape)}, one row for each row of logits and one column for each token. Correct it "
-        "(docs/how-to/own-decoding.md)"
+        f"`{source.__qualname__}` in {source.__module__} returned {what}, but should return scores: a tensor of "
+        f"floating-point numbers of shape {list(shape)}, one row for each row of logits and one column for each token. "
+        "Correct it (docs/how-to/own-decoding.md)"
     )
 
 

@@ -50,7 +50,7 @@ def package(tmp_path, monkeypatch):
         ("def answer(:", "SyntaxError: invalid syntax"),
         ("raise ValueError('on purpose')", "ValueError: on purpose"),
         ("", "AttributeError: module 'own' has no attribute 'METHOD'"),
-        ("METHOD = 1", "own:METHOD is a int, but should be a medalign.student.decoding.Method"),
+        ("METHOD = 1", "own:METHOD is of type int, but should be a medalign.student.decoding.Method"),
     ],
 )
 def test_a_package_that_cannot_be_loaded_affects_only_its_method(package, source, reason):

@@ -1,7 +1,8 @@
 """Mistakes in a user's own decoding method: each is an error that names the method and says what is wrong."""
 
+import re
 import sys
-from dataclasses import replace
+from dataclasses import make_dataclass, replace
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -131,8 +132,47 @@ def test_a_method_that_needs_an_image_says_no_more_than_that(student, samples, o
 
 @pytest.mark.parametrize("name", ["", "a b", "x/y", "..", "-x"])
 def test_names_that_no_command_or_folder_can_have_are_refused(own, name):
-    with pytest.raises(SettingsError, match="may contain only letters, digits"):
+    with pytest.raises(SettingsError, match=r"must begin with a letter from A to Z or a digit"):
         register(replace(METHOD, name=name))
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"name": 5}, "its name is 5, but must begin"),
+        ({"name": None}, "its name is None, but must begin"),
+        ({"answer": None}, "its answer is None, but should be a function"),
+        ({"settings": make_dataclass("Needy", ["needed"])}, "its setting 'needed' has no default"),
+    ],
+)
+def test_parts_of_the_wrong_kind_are_refused(own, changes, what):
+    with pytest.raises(SettingsError, match=what):
+        register(replace(METHOD, **{"name": "own", **changes}))
+    with pytest.raises(SettingsError, match=r"is no medalign\.student\.decoding\.Method"):
+        register(own)
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), AttributeError("'Run' has no attribute 'x'"), AssertionError()])
+def test_errors_inside_a_method_are_quoted_plainly(student, samples, own, error):
+    def fail(scores):
+        raise error
+
+    own(fail)
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    with pytest.raises(InputError, match=rf"'own' raised {re.escape(said)} \(at test_own_methods\.py:"):
+        own_answers(student, samples)
+
+
+def test_a_function_with_the_wrong_arguments_is_named_by_its_own_line(student, samples, own, monkeypatch):
+    def answer(run):
+        return run
+
+    own(lambda scores: scores)
+    method = replace(METHOD, name="own", settings=SearchSettings, answer=answer)
+    monkeypatch.setitem(method_registry._METHODS, "own", method)
+    line = answer.__code__.co_firstlineno
+    with pytest.raises(InputError, match=rf"TypeError: .* 2 were given \(at test_own_methods\.py:{line}, "):
+        own_answers(student, samples)
 
 
 def test_settings_are_a_dataclass(own):
