@@ -116,7 +116,7 @@ def wait_until_gone(pids: list[int]) -> None:
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # it can end between opening and reading
         return False
 
 

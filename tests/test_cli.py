@@ -298,7 +298,7 @@ def test_a_failed_image_is_tried_again(workspace, noise, tmp_path):
     noise[0].write_bytes(noise[1].read_bytes())
     told = workspace.extract("--manifest", manifest, "--out", store, code=5).err
     assert "the file has changed since it was hashed" in told
-    assert "`--retry-failed` tries the same files again" in told
+    assert "`medalign store extend --retry-failed` tries the same files again" in told
     noise[0].write_bytes(good)
     extend = ("store", "extend", store, "--weights", workspace.weights, "--device", "cpu", "--manifest", manifest)
     assert report(*extend, code=5)["images"] == 0

@@ -20,6 +20,7 @@ def manifest(tmp_path, **columns):
         ManifestRow(
             image=f"{number}.png",
             image_hash=f"{number:064x}",
+            pixel_hash=f"{number:064x}",
             width=40,
             height=40,
             question_id=f"q{number}",

@@ -30,6 +30,7 @@ def manifest(tmp_path_factory):
             question_id=str(number),
             image=path.name,
             image_hash=name,
+            pixel_hash=name,
             width=24,
             height=24,
             organ=("liver", "lung")[number % 2],
