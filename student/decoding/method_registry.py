@@ -175,8 +175,9 @@ def _flaws(method: Method) -> str:
             f"its name is {method.name!r}, but must begin with a letter from A to Z or a digit, and contain only "
             "these, '-', '_' and '.'"
         )
-    if not callable(method.answer):
-        problems.append(f"its answer is {method.answer!r}, but should be a function")
+    answer: Any = method.answer
+    if not callable(answer):
+        problems.append(f"its answer is {answer!r}, but should be a function")
     if not (isinstance(method.settings, type) and is_dataclass(method.settings)):
         problems.append(f"its settings are {method.settings!r}, but should be a dataclass")
     else:
