@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...errors import InputError, MedalignError
 from .core.batch_run import Run
+from .core.scorer import function_name
 from .method_code import code_of
 from .method_registry import Decoding
 
@@ -92,7 +93,7 @@ def check_ids(ids: Sequence[int], vocabulary: int, decoding: Decoding) -> None:
 
 def _correct(decoding: Decoding) -> str:
     answer = decoding.method.answer
-    return f"Correct the return value of `{answer.__name__}` in {answer.__module__} {_GUIDE}"
+    return f"Correct the return value of {function_name(answer)} {_GUIDE}"
 
 
 def check_finite(run: Run, decoding: Decoding) -> None:
@@ -124,6 +125,4 @@ def _remedy_for_scores(decoding: Decoding) -> str:
     if code_of(decoding.method) is None:
         return f"Choose smaller weights than {decoding.settings}"
     answer = decoding.method.answer
-    return (
-        f"Correct `{answer.__name__}` in {answer.__module__} {_GUIDE}, or use other settings than {decoding.settings}"
-    )
+    return f"Correct {function_name(answer)} {_GUIDE}, or use other settings than {decoding.settings}"

@@ -70,10 +70,16 @@ def check_scores(found: Any, shape: Sequence[int], source: Callable[..., Any]) -
     else:
         return found
     raise InputError(
-        f"`{source.__qualname__}` in {source.__module__} returned {what}, but should return scores: a tensor of "
+        f"{function_name(source)} returned {what}, but should return scores: a tensor of "
         f"floating-point numbers of shape {list(shape)}, one row for each row of logits and one column for each token. "
         "Correct it (docs/how-to/own-decoding.md)"
     )
+
+
+def function_name(function: Any) -> str:
+    """Name and module of what users pass as a function, which may be any object that can be called."""
+    name = getattr(function, "__qualname__", None)
+    return repr(function) if name is None else f"`{name}` in {function.__module__}"
 
 
 def contrast(

@@ -223,7 +223,7 @@ def test_what_a_method_returns_is_checked(student, samples, monkeypatch, returne
         return returned
 
     monkeypatch.setitem(method_registry._METHODS, "mine", replace(GREEDY.method, name="mine", answer=answer))
-    expected = r"should return token ids: a tensor of integers of shape \[2, length\].*`answer` in .*test_limits"
+    expected = r"should return token ids: a tensor of integers of shape \[2, length\].*`.*answer` in .*test_limits"
     with pytest.raises(InputError, match=f"method 'mine' returned {named}, but {expected}"):
         answer_batch(student, samples[:2], replace(GREEDY, name="mine"))
 
@@ -241,7 +241,7 @@ def test_token_ids_that_are_no_answer_are_refused(student, samples, monkeypatch,
         return torch.tensor([[9] * len(ids), ids])
 
     monkeypatch.setitem(method_registry._METHODS, "mine", replace(GREEDY.method, name="mine", answer=answer))
-    with pytest.raises(InputError, match=f"method 'mine' returned {named} Correct .*`answer` in .*test_limits"):
+    with pytest.raises(InputError, match=f"method 'mine' returned {named} Correct .*`.*answer` in .*test_limits"):
         answer_batch(student, samples[:2], replace(GREEDY, name="mine", max_new_tokens=3))
 
 

@@ -3,6 +3,7 @@
 import re
 import sys
 from dataclasses import make_dataclass, replace
+from functools import partial
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -74,6 +75,26 @@ def test_scores_of_another_shape_are_refused(student, samples, own, combine, wha
         own_answers(student, samples, num_beams=beams)
 
 
+def test_functions_without_a_name_are_quoted(student, samples, own, monkeypatch):
+    """A partial, or an object that can be called."""
+    own(lambda scores: scores)
+    wrong = partial(lambda cut, number, logits: logits[0][:cut], 1)
+
+    def answer(run, settings):
+        return search(run, Branches([run.branch()], wrong), settings)
+
+    whole = replace(METHOD, name="own", settings=SearchSettings, answer=partial(answer))
+    monkeypatch.setitem(method_registry._METHODS, "own", whole)
+    with pytest.raises(InputError, match=r"^functools\.partial\(.*\) returned a tensor of shape \[1, "):
+        own_answers(student, samples)
+    nothing = replace(whole, answer=partial(lambda run, settings: None))
+    monkeypatch.setitem(method_registry._METHODS, "own", nothing)
+    with pytest.raises(
+        InputError, match=r"returned an object of type NoneType.* Correct the return value of functools"
+    ):
+        own_answers(student, samples)
+
+
 def test_scores_of_own_scorers_are_checked_too(student, samples, own, monkeypatch):
     class FirstOnly(Branches):
         def advance(self, tokens):
@@ -95,7 +116,7 @@ def test_scores_of_own_scorers_are_checked_too(student, samples, own, monkeypatc
 def test_scores_that_are_not_finite_are_blamed_on_the_method(student, samples, own, value):
     own(lambda scores: torch.full_like(scores, value))
     with pytest.raises(
-        InputError, match=r"NaN or infinite, or exclude every token\. Correct `answer` in .*own_methods"
+        InputError, match=r"NaN or infinite, or exclude every token\. Correct `.*answer` in .*own_methods"
     ):
         own_answers(student, samples)
 
