@@ -11,13 +11,14 @@ from ...errors import InputError
 from ...plain_text import counted
 from ...student.inputs.collation import SampleImage
 from ...student.translation.preparation import ImageSets
+from ...teacher_cache.sharing.data_use_gate import strictest
 from ..data.image_hashing import misplaced_images
 from ..data.manifest import DataUse, Manifest
 from .align_settings import AlignDataSettings
 
 
-def read_image_sets(data: AlignDataSettings, seed: int) -> tuple[ImageSets, list[DataUse]]:
-    """The images of a run, and the data-use classes of their manifests' rows.
+def read_image_sets(data: AlignDataSettings, seed: int) -> tuple[ImageSets, DataUse]:
+    """The images of a run, and the strictest data-use class of their manifests.
 
     Raises:
         InputError: A split or an image is missing, an image is both target and anchor, or there are too few.
@@ -28,7 +29,7 @@ def read_image_sets(data: AlignDataSettings, seed: int) -> tuple[ImageSets, list
     training, held_targets = _hold_out("targets", targets, data.held_out, 2 * seed)
     fitted, held_anchors = _hold_out("anchors", anchors, data.held_out, 2 * seed + 1)
     sets = ImageSets(targets=training, held_out_targets=held_targets, anchors=fitted, held_out_anchors=held_anchors)
-    return sets, [*target_use, *anchor_use]
+    return sets, strictest([target_use, anchor_use])
 
 
 def digest_images(*lists: Sequence[SampleImage]) -> str:
@@ -39,10 +40,11 @@ def digest_images(*lists: Sequence[SampleImage]) -> str:
     return digest.hexdigest()
 
 
-def _read(kind: str, path: Path, split: str | None, root: Path | None) -> tuple[list[SampleImage], list[DataUse]]:
-    """The distinct images of a manifest or of one split, in order; of files with equal pixels, only the first.
+def _read(kind: str, path: Path, split: str | None, root: Path | None) -> tuple[list[SampleImage], DataUse]:
+    """The distinct images of a manifest or of one split, in order, and their data-use class.
 
-    A copy of a fitted image among those that are held out would measure what was fitted.
+    Of files with equal pixels it has only the first, because a copy of a fitted image among those that are held out
+    would measure what was fitted.
     """
     manifest = read_manifest(path, split, root)
     rows = manifest.images()
@@ -55,7 +57,7 @@ def _read(kind: str, path: Path, split: str | None, root: Path | None) -> tuple[
     missing = sorted({image.path for image in images if not image.path.is_file()})
     if missing:
         raise misplaced_images(missing, len(images), manifest.root, f"set data.{kind}_root to their new root")
-    return images, manifest.frame["data_use"].unique().to_list()
+    return images, manifest.data_use
 
 
 def read_manifest(path: Path, split: str | None, root: Path | None) -> Manifest:

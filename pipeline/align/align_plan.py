@@ -198,7 +198,7 @@ def plan_align(settings: AlignSettings, card: Card | None = None) -> AlignPlan:
         ),
         batch_size=batch_size,
         processes=processes,
-        data_use=strictest([*data_use, store.header.data_use, *student_data_use(student)]),
+        data_use=strictest([data_use, store.header.data_use, *student_data_use(student)]),
     )
 
 

@@ -19,6 +19,7 @@ from ...file_kinds import kind_of
 from ...path_checks import path_text
 from ...plain_text import as_typed, counted
 from ...suggestions import did_you_mean, from_here, respelled
+from ...teacher_cache.sharing.data_use_gate import strictest
 from . import saved_tables
 from .manifest_images import IMAGE_FIELDS, MORE_IMAGES_COLUMN, ManifestImage, every_image
 from .manifest_schema import SCHEMA, AnswerType, ManifestRow, Turn, is_image_name, manifest_problems, with_added_columns
@@ -149,6 +150,11 @@ class Manifest:
     def has_several_images(self) -> bool:
         """Whether any row has more than one image."""
         return bool((self.frame[MORE_IMAGES_COLUMN].list.len() > 0).any())
+
+    @property
+    def data_use(self) -> DataUse:
+        """The strictest data-use class of all rows; `public` without rows, which restrict nothing."""
+        return strictest(["public", *self.frame["data_use"].unique().to_list()])
 
     @property
     def questions(self) -> pl.DataFrame:

@@ -10,6 +10,7 @@ from ...errors import InputError
 from ...plain_text import counted
 from ...student.inputs.collation import Sample, SampleImage
 from ...student.metrics.answer_words import contains_phrase, strict_words
+from .image_hashing import require_files
 from .manifest import Manifest
 from .manifest_images import MORE_IMAGES_COLUMN
 
@@ -47,6 +48,16 @@ def _sample(manifest: Manifest, row: dict[str, Any]) -> Sample:
         ),
         history=tuple((turn["question"], turn["answer"]) for turn in row["history"]),
     )
+
+
+def require_images(manifest: Manifest) -> None:
+    """Check that every image of a manifest is there, and that those of questions could be decoded when it was made.
+
+    Raises:
+        InputError: Some are missing, or could not.
+    """
+    require_files([manifest.path_of(image) for image in manifest.image_files()["image"]])
+    require_decodable(manifest)
 
 
 def require_decodable(manifest: Manifest) -> None:

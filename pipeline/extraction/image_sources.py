@@ -7,7 +7,6 @@ from pathlib import Path
 from ...choices import DataUse
 from ...errors import InputError, SettingsError
 from ...progress import Counting, Progress
-from ...teacher_cache.sharing.data_use_gate import strictest
 from ...teacher_cache.workers.prefetch import ImageSource
 from ..data.image_hashing import is_absent, misplaced_images
 from ..data.importers import ImportOptions, import_folder
@@ -67,7 +66,7 @@ def find_sources(request: ImageRequest, progress: Progress) -> FoundSources:
     return FoundSources(
         sources=sources,
         unreadable=() if left_out else manifest.unreadable,  # recorded when the other images are added
-        data_use=strictest(manifest.frame["data_use"].unique().to_list()),
+        data_use=manifest.data_use,
         left_out=left_out,
         no_images={name: counting.counts[name] for name in ("hidden_or_system_left_out", "other_files_left_out")},
     )

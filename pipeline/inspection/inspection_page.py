@@ -3,10 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from ...choices import DataUse
 from ...plain_text import counted
 from ...student.inspection.token_capture import layer_stage
-from ...teacher_cache.sharing.data_use_gate import strictest
 from ..reports.page import Page, Section, State, Table
 from ..reports.runs.wording import sharing_notice, warning_texts
 from .arms import BASE, Arm
@@ -219,11 +217,10 @@ def _agreement_sentence(agreements: Sequence[StageAgreement], arm: str, stage: s
 
 
 def _notice(inspected: InspectedImages, questions: QuestionsReport) -> str:
-    use: DataUse = strictest(inspected.images.frame["data_use"].unique().to_list())
     contents = "numbers about images of the data set"
     if questions.samples:
         contents = f"{counted(len(questions.samples), 'image')} of the data set, questions about them and answers"
-    return sharing_notice(contents, use)
+    return sharing_notice(contents, inspected.images.data_use)
 
 
 def _facts(request: InspectRequest, arms: Sequence[Arm], inspected: InspectedImages) -> dict[str, object]:

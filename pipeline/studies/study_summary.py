@@ -7,7 +7,6 @@ from typing import Any, Final
 
 import polars as pl
 
-from ...choices import DataUse
 from ...plain_text import counted
 from ...teacher_cache.sharing.data_use_gate import strictest
 from ..data.manifest import Manifest
@@ -52,7 +51,7 @@ def study_summary(
         "baseline": spec.baseline,
         "values": _values(tables.values, shown, spec.metrics[0]),
         "differences": list(_differences(tables.differences, shown, spec.metrics[0])),
-        "data_use": strictest(_data_uses(plan)),
+        "data_use": strictest([one.data_use for one in _questions(plan)]),
         "warnings": [*_code_warnings(records), *_trial_warnings(choices), *_image_warnings(plan)],
     }
 
@@ -77,11 +76,6 @@ def _differences(differences: pl.DataFrame, part: Part, metric: str) -> Iterator
         if row["resampling"] == "both":
             p, p_holm = tests[row["regime"], row["arm"], row["against"]]
             yield {name: row[name] for name in _SHOWN} | {"p": p, "p_holm": p_holm}
-
-
-def _data_uses(plan: UnitPlan) -> list[DataUse]:
-    """Data-use classes of all questions."""
-    return [use for one in _questions(plan) for use in one.frame["data_use"].unique().to_list()]
 
 
 def _questions(plan: UnitPlan) -> Iterator[Manifest]:

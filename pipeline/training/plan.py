@@ -124,7 +124,7 @@ def plan_training(settings: Settings, card: Card | None = None) -> TrainingPlan:
 
 def _data_use(splits: list[Manifest], store: TeacherStore | None, student: Student) -> DataUse:
     """The strictest data-use class of all training data."""
-    classes = [used for split in splits for used in split.frame["data_use"].unique().to_list()]
+    classes = [split.data_use for split in splits]
     classes += [] if store is None else [store.header.data_use]
     return strictest([*classes, *student_data_use(student)])
 

@@ -18,9 +18,8 @@ from ....student.families.bases import fingerprint_base, read_prompt_identity, s
 from ....student.loading.adapter_loading import describe_adapter
 from ....student.loading.student_loading import lora_state, trained_dtype
 from ....student.prompts.prompt_identity import PromptIdentity, check_prompt
-from ...data.image_hashing import require_files
 from ...data.manifest import Manifest
-from ...data.samples import require_decodable
+from ...data.samples import require_images
 from ...runs.provenance import describe_prompt, describe_questions
 from ..evaluate import ASKED
 from .spec import AdapterSpec, ComparisonSpec, DataSpec, DecodingSpec, StudentSpec, folder_name
@@ -103,8 +102,7 @@ def plan_comparison(spec: ComparisonSpec, *, with_students: bool = True) -> Plan
     dtypes: dict[str, Dtype] = {}
     if with_students:
         for asked in questions.values():
-            require_files([asked.path_of(image) for image in asked.image_files()["image"]])
-            require_decodable(asked)
+            require_images(asked)
         for student in spec.students:
             records = _adapter_records(student)
             templates[student.name], dtypes[student.name] = _template(student, records), _dtype(student, records)

@@ -53,13 +53,12 @@ def write_comparison_tables(
     Raises:
         MedalignError: The file cannot be written.
     """
-    classes = [used for asked in plan.questions.values() for used in asked.frame["data_use"].unique().to_list()]
     record = ComparisonTables(
         title=plan.spec.title,
         adapter=plan.spec.baseline.adapter,
         decoding=plan.spec.baseline.decoding,
         reading=plan.spec.reading,
-        data_use=strictest(classes),
+        data_use=strictest([asked.data_use for asked in plan.questions.values()]),
         preamble=tuple(preamble),
         warnings=tuple(warnings),
         tables=tuple(tables),

@@ -8,9 +8,8 @@ from ....choices import Dtype, DtypeChoice
 from ....student.families.bases import fingerprint_base
 from ....teacher_cache.store import TeacherStore, open_store
 from ....teacher_cache.store.format.keyed_hashes import given_key
-from ...data.image_hashing import require_files
 from ...data.manifest import Manifest
-from ...data.samples import require_decodable
+from ...data.samples import require_images
 from ...training.auto_dtype import auto_dtype
 from ..study_spec import ImageSource, LabelSource, QuestionSource
 from .label_draws import digest_rows, draw_images, draw_labels, read_questions, save_draw
@@ -65,15 +64,13 @@ class StudyInputs:
         @cache
         def questions(source: QuestionSource) -> DrawnManifest:
             manifest = read_questions(read(source.manifest, source.root), source)
-            require_files([manifest.path_of(image) for image in manifest.image_files()["image"]])
-            require_decodable(manifest)
+            require_images(manifest)
             return DrawnManifest(manifest, draws)
 
         @cache
         def labels(source: LabelSource, seed: int) -> DrawnManifest:
             manifest = draw_labels(read(source.manifest, source.root), source, seed)
-            require_files([manifest.path_of(image) for image in manifest.image_files()["image"]])
-            require_decodable(manifest)
+            require_images(manifest)
             return DrawnManifest(manifest, draws)
 
         @cache

@@ -72,6 +72,20 @@ def test_images_are_distinct_by_hash_in_first_seen_order(tmp_path):
     assert made.images()["image"].to_list() == ["b.png", "a.png"]
 
 
+@pytest.mark.parametrize(
+    ("classes", "strictest"),
+    [
+        (["public", "public"], "public"),
+        (["public", "credentialed"], "credentialed"),
+        (["private", "credentialed", "public"], "private"),
+        ([], "public"),
+    ],
+)
+def test_the_strictest_row_gives_the_data_use_class(tmp_path, classes, strictest):
+    rows = [row(f"q{number}", data_use=data_use) for number, data_use in enumerate(classes)]
+    assert Manifest.from_rows(rows, tmp_path, "test").data_use == strictest
+
+
 def test_a_split_that_is_not_there_names_those_that_are(tmp_path):
     made = manifest(row("1"), row("2", split="test"), row("3", question=None, split="test"), root=tmp_path)
     assert made.splits == {"train": 1, "test": 2}
