@@ -41,6 +41,7 @@ def subset(
     with progress_bars() as progress:
         report = subset_store(store, out, selection, progress)
     show_report("subset", report, as_json)
+    show_next("look", as_json=as_json, store=out)
 
 
 @app.command(cls=Command)
@@ -55,6 +56,7 @@ def merge(
     with progress_bars() as progress:
         report = merge_stores(stores, out, progress)
     show_report("merge", report, as_json)
+    show_next("look", as_json=as_json, store=out)
 
 
 @app.command(cls=Command)

@@ -69,6 +69,16 @@ STEPS = {
     ),
     "store unpack store.zip --out": ("stores.share.unpack_store", report(), f"medalign store verify {QUOTED}"),
     "store pull elsewhere.zarr --out": ("stores.share.pull_store", report(), f"medalign store verify {QUOTED}"),
+    "store subset all.zarr --manifest m.parquet --out": (
+        "stores.share.subset_store",
+        report(),
+        f"medalign teacher preview {QUOTED} --images FOLDER",
+    ),
+    "store merge a.zarr b.zarr --out": (
+        "stores.share.merge_stores",
+        report(),
+        f"medalign teacher preview {QUOTED} --images FOLDER",
+    ),
     "store info": ("stores.verify.describe_store", report(), f"medalign teacher preview {QUOTED} --images FOLDER"),
     "store verify": (
         "stores.verify.verify_store",

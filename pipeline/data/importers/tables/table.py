@@ -23,8 +23,8 @@ from .split_notes import split_notes
 from .table_files import TableFile, table_files
 
 IMAGE_TOKEN = "<image>"
-SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
-"""Separators of CSV files; spreadsheets write semicolons in locales with decimal commas."""
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+"""Separators of CSV files; spreadsheets write semicolons in locales with decimal commas, databases vertical bars."""
 
 
 def import_table(src: Path, options: ImportOptions, progress: Progress) -> Manifest:
@@ -139,7 +139,7 @@ def read_any(path: Path, options: ImportOptions, progress: Progress) -> list[tup
 
 
 def _read_separated(path: Path, progress: Progress) -> list[dict[str, str | None]]:
-    """Read a CSV file; semicolons and tabs, which spreadsheets write in some locales, are detected in the header."""
+    """Read a CSV file; its separator is detected in the header."""
     header = next(iter(read_text(path).splitlines()), "")
     separator = max(SEPARATORS, key=header.count)
     if separator != ("\t" if path.suffix.lower() == ".tsv" else ","):

@@ -87,8 +87,8 @@ def test_every_kind_of_file_gives_the_same_rows(folder, suffix):
     assert {row["split"] for row in found} == {"train"}
 
 
-@pytest.mark.parametrize(("mark", "named"), [(";", "semicolons"), ("\t", "tabs")])
-def test_spreadsheets_of_other_countries(folder, mark, named):
+@pytest.mark.parametrize(("mark", "named"), [(";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")])
+def test_separators_other_than_commas(folder, mark, named):
     lines = [mark.join(fields) for fields in (("question", "answer", "image"), ("Is it 1,5 cm?", "yes, 1,5", "a.png"))]
     _, rows, notes = imported(write(folder / "lab.csv", "\n".join(lines)))
     assert rows[0]["answer"] == "yes, 1,5"
