@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ... import __version__
-from ...atomic import sync_files, write_whole
+from ...atomic import restrict, sync_files, write_whole
 from ...choices import AttentionNormalization, DataUse, RotationMode
 from ...errors import InputError
 from ...suggestions import spelling, to_pass
@@ -129,11 +129,10 @@ def add_lora(
         lora_dropout=dropout,
         target_modules="|".join(targets),
         exclude_modules=rf".*{unused.pattern}.*" if excludes else None,
-        task_type="CAUSAL_LM",
-    )
-    config.base_model_name_or_path = str(base)
+    )  # without a task type, which peft's AutoPeftModel refuses; peft then records the class of the base
     with without_peft_warning():
         model.llava = get_peft_model(model.llava, config)
+    config.base_model_name_or_path = str(base.resolve())  # peft reads a relative path from the current folder
 
 
 def _linear_names(model: AlignedStudent, part: Part) -> list[str]:
@@ -168,6 +167,8 @@ def save_adapter(
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _save_values(model, values, folder)
+        for path in folder.glob("*.safetensors"):  # safetensors writes files that only the owner can read
+            restrict(path, folder.stat().st_mode & 0o666)
         sync_files(folder)
         write_adapter_record(record, folder)
 

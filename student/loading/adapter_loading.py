@@ -190,7 +190,7 @@ def _read_lora_config(folder: Path, record: AdapterRecord) -> LoraConfig:
     with reading(path):
         config = LoraConfig(**fields)
     config.inference_mode = True
-    config.base_model_name_or_path = None  # the record identifies the base, by its fingerprint
+    config.base_model_name_or_path = config.auto_mapping = None  # the record identifies the base, by its fingerprint
     return config
 
 

@@ -16,6 +16,7 @@ SET_BY_TRAINING = {
     "target_modules",
     "exclude_modules",
     "task_type",
+    "auto_mapping",
     "peft_type",
     "peft_version",
     "base_model_name_or_path",

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from medalign.student.folders.export import export_adapter
 from medalign.student.inputs.collation import Collator, encode_sample
 from medalign.student.loading.student_loading import load_student, open_student
 from originals import write_original
-from peft import PeftModel
+from peft import AutoPeftModel, PeftModel
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from students import sample, write_images, write_tiny_student
@@ -224,6 +225,36 @@ def test_peft_loads_an_adapter_without_medalign(tmp_path, questions):
     with without_peft_warning():
         alone = PeftModel.from_pretrained(stock(tmp_path / "converted"), str(tmp_path / "adapter"))
     assert tokens_of(trained, alone.eval(), questions) == tokens_of(trained, trained.model.llava, questions)
+
+
+@pytest.mark.parametrize("way", ["AutoPeftModel", "PeftModel", "load_adapter"])
+def test_peft_loads_an_adapter_from_any_folder(tmp_path, monkeypatch, questions, way):
+    """Trained with a relative path of the base, and loaded from another folder: peft finds the base and its class."""
+    monkeypatch.chdir(tmp_path)
+    write_tiny_student(tmp_path / "base")
+    trained = train(Path("base"), Path("adapter"), "none")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with without_peft_warning():
+        if way == "AutoPeftModel":
+            alone = AutoPeftModel.from_pretrained(str(tmp_path / "adapter"))
+        elif way == "PeftModel":
+            alone = PeftModel.from_pretrained(stock(tmp_path / "base"), str(tmp_path / "adapter"))
+        else:
+            alone = stock(tmp_path / "base")
+            alone.load_adapter(str(tmp_path / "adapter"))
+    assert tokens_of(trained, alone.eval(), questions) == tokens_of(trained, trained.model.llava, questions)
+    assert tokens_of(trained, alone.eval(), questions) != tokens_of(trained, stock(tmp_path / "base"), questions)
+
+
+@pytest.mark.parametrize(("folder_mode", "file_mode"), [(0o755, 0o644), (0o770, 0o660), (0o700, 0o600)])
+def test_an_adapter_is_readable_by_whom_its_folder_is(tmp_path, folder_mode, file_mode):
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter").chmod(folder_mode)
+    train(base_folder(tmp_path, "transformers"), tmp_path / "adapter")
+    weights = list((tmp_path / "adapter").glob("*.safetensors"))
+    assert {path.name for path in weights} == {"adapter_model.safetensors", "rotation.safetensors"}
+    assert {path.stat().st_mode & 0o777 for path in weights} == {file_mode}
 
 
 def test_an_adapter_is_not_exported_on_another_base(tmp_path):
