@@ -54,8 +54,6 @@ def convert_original(source: Path, out: Path, *, dtype: Dtype | None, progress: 
     progress.advance()
     llava = load_original(checkpoint, None if dtype is None else getattr(torch, dtype))
     progress.advance()
-    # The language model's own chat template would be misleading: the LLaVA was not trained with it.
-    checkpoint.tokenizer.chat_template = None
     images = read_student_images(checkpoint.tower.folder or source, llava.config)
     record = StudentRecord(
         source=source.resolve().name,
@@ -65,7 +63,9 @@ def convert_original(source: Path, out: Path, *, dtype: Dtype | None, progress: 
         known_rows=checkpoint.rows,
     )
     with new_folder(out) as folder:
-        save_llava(llava, checkpoint.tokenizer, mean=images.mean, std=images.std, folder=folder)
+        # Not the language model's own chat template, with which the LLaVA was not trained.
+        template = checkpoint.family.template
+        save_llava(llava, checkpoint.tokenizer, mean=images.mean, std=images.std, template=template, folder=folder)
         copy_licenses(source, folder)
         write_student_record(record, folder)
     progress.advance()

@@ -113,7 +113,9 @@ def export_adapter(
     exported = _student_record(record, facts, applies_rotation=applies_rotation, known_rows=student.model.known_rows)
     with new_folder(out) as partial:
         images = student.images
-        save_llava(llava, written_tokenizer(folder), mean=images.mean, std=images.std, folder=partial)
+        save_llava(
+            llava, written_tokenizer(folder), mean=images.mean, std=images.std, template=record.template, folder=partial
+        )
         if applies_rotation:
             shutil.copyfile(adapter / ROTATION_FILE, partial / ROTATION_FILE)
         licenses = copy_licenses(folder, partial)

@@ -155,7 +155,7 @@ def _random_projector(config: LlavaConfig, tower: CLIPVisionModel, language: Any
 
 def _write(model: LlavaForConditionalGeneration, tokenizer: Any, report: InitReport, out: Path) -> None:
     with new_folder(out) as folder:
-        save_llava(model, tokenizer, mean=CLIP_MEAN, std=CLIP_STD, folder=folder)
+        save_llava(model, tokenizer, mean=CLIP_MEAN, std=CLIP_STD, template="chat", folder=folder)
         write_whole(folder / RECORD_NAME, json.dumps(report.summary(), indent=2) + "\n")
 
 

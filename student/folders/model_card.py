@@ -18,11 +18,11 @@ HOW = {"lora": "LoRA, merged", "full": "all weights"}
 
 PLAIN_USE = """\
 ```python
+from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 model = LlavaForConditionalGeneration.from_pretrained(".")
 processor = AutoProcessor.from_pretrained(".")
-```
 """
 
 ROTATION_USE = """\
@@ -30,6 +30,7 @@ W acts only on image positions, so it cannot be merged into the weights. Stock t
 and their answers differ. medalign applies it automatically. Without medalign:
 
 ```python
+from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
@@ -59,6 +60,18 @@ model.model.register_forward_pre_hook(note, with_kwargs=True)
 for name, W in load_file("rotation.safetensors").items():  # "layers.20": at the input of decoder layer 20
     layer = model.model.language_model.layers[int(name.removeprefix("layers."))]
     layer.register_forward_pre_hook(rotate(W), with_kwargs=True)
+
+"""
+
+ANSWER_USE = """\
+image = {"type": "image", "image": Image.open("chest.jpg").convert("RGB")}
+question = {"type": "text", "text": "Is there a pleural effusion?"}
+messages = [{"role": "user", "content": [image, question]}]
+inputs = processor.apply_chat_template(
+    messages, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+).to(model.device, model.dtype)
+tokens = model.generate(**inputs, max_new_tokens=64, do_sample=False)
+print(processor.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 ```
 """
 
@@ -206,7 +219,7 @@ def _use(facts: CardFacts, *, has_rotation: bool) -> str:
         "```\nmedalign student generate --student . --image chest.jpg --question "
         '"Is there a pleural effusion?"\n```\n\n'
     )
-    return usage + (ROTATION_USE if has_rotation else "It is a plain Llava:\n\n" + PLAIN_USE)
+    return usage + (ROTATION_USE if has_rotation else "It is a plain Llava:\n\n" + PLAIN_USE) + ANSWER_USE
 
 
 def _evaluation(facts: CardFacts) -> str:

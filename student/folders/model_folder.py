@@ -13,6 +13,7 @@ from ... import atomic
 from ...errors import InputError
 from ..file_errors import reason, writing
 from ..finite import check_finite
+from ..prompts.written_templates import written_template
 from ..quiet_transformers import quiet_transformers
 
 SHARD_SIZE = "4GB"
@@ -67,9 +68,17 @@ def save_llava(
     *,
     mean: Sequence[float],
     std: Sequence[float],
+    template: str,
     folder: Path,
 ) -> None:
-    """Write model, tokenizer and processor; `mean` and `std` normalize the channels of images.
+    """Write model, tokenizer and processor.
+
+    Args:
+        model: the Llava.
+        tokenizer: its tokenizer; its chat template is replaced unless `template` is `chat`.
+        mean, std: normalize the channels of images.
+        template: the prompt template that the model was trained with, which becomes the folder's chat template.
+        folder: an existing folder.
 
     Raises:
         MedalignError: some weights are NaN or infinite; nothing is written.
@@ -81,6 +90,8 @@ def save_llava(
     )
     with quiet_transformers():
         model.save_pretrained(folder, max_shard_size=SHARD_SIZE)
+    if template != "chat":
+        tokenizer.chat_template = written_template(template, tokenizer)
     _processor(model.config, tokenizer, mean, std).save_pretrained(folder)
 
 

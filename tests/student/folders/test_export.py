@@ -148,15 +148,24 @@ def test_an_exported_student_answers_as_the_trained_student(tmp_path, questions,
     assert tokens_of(trained, plain.model.llava, questions) != expected
 
 
-def test_the_code_on_the_card_applies_w_without_medalign(tmp_path, questions, monkeypatch):
-    trained = train(base_folder(tmp_path, "llava-med"), tmp_path / "adapter")
+@pytest.mark.parametrize(("family", "rotation"), [("llava-med", "full"), ("huatuo", "none"), ("transformers", "full")])
+def test_the_code_on_the_card_answers_without_medalign(
+    tmp_path, questions, images, monkeypatch, capsys, family, rotation
+):
+    trained = train(base_folder(tmp_path, family), tmp_path / "adapter", rotation)
     export(tmp_path / "adapter", tmp_path / "out")
     card = (tmp_path / "out" / "README.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    Image.open(images[0]).convert("RGB").save(tmp_path / "out" / "chest.jpg", "PNG")  # losslessly
     monkeypatch.chdir(tmp_path / "out")
     names: dict = {}
     exec(code, names)
     assert tokens_of(trained, names["model"], questions) == tokens_of(trained, trained.model.llava, questions)
+    (answer,) = answer_batch(
+        trained, [sample("Is there a pleural effusion?", "", images[0])], Decoding(max_new_tokens=64)
+    )
+    assert capsys.readouterr().out.strip() == answer.text.strip()
+    assert answer.text.strip()
 
 
 def test_the_card_lists_provenance_scores_and_data_use(tmp_path):

@@ -1,0 +1,102 @@
+"""The chat template of a written folder gives stock transformers the prompts that the student was trained with."""
+
+import shutil
+
+import pytest
+from jinja2 import TemplateError
+from medalign.progress import Silent
+from medalign.student.folders.convert import convert_original
+from medalign.student.inputs.collation import prompt_ids
+from medalign.student.loading.student_loading import open_student
+from medalign.student.prompts.control_tokens import leading_ids
+from medalign.student.prompts.templates import TEMPLATES
+from medalign.student.prompts.written_templates import written_template
+from originals import write_original
+from PIL import Image
+from students import sample
+from transformers import AutoProcessor, AutoTokenizer, CLIPImageProcessor, LlavaProcessor
+
+NAMES = sorted(TEMPLATES.keys() - {"chat"})
+HISTORY = (("Which side? ", "left"), ("A mass?", " no"))
+
+
+@pytest.fixture(scope="module", params=["bytes", "sentencepiece"])
+def folder(request, student_folder, tmp_path_factory):
+    """A student with transformers' processor; a byte tokenizer, or one that adds spaces."""
+    folder = tmp_path_factory.mktemp("written") / request.param
+    if request.param == "bytes":
+        shutil.copytree(student_folder, folder)
+        processor = LlavaProcessor(
+            CLIPImageProcessor(size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24}),
+            AutoTokenizer.from_pretrained(folder),
+            patch_size=8,
+            vision_feature_select_strategy="default",
+            num_additional_image_tokens=1,
+        )
+        processor.save_pretrained(folder)
+    else:
+        source = write_original(folder.parent / "original", "llava").folder
+        convert_original(source, folder, dtype=None, progress=Silent())
+    return folder
+
+
+def messages_of(question, images, history=(), answer=None):
+    first = [{"type": "image", "image": Image.new("RGB", (24, 24))} for _ in range(images)]
+    messages = []
+    for asked, answered in (*history, (question, answer)):
+        messages.append({"role": "user", "content": [*first, {"type": "text", "text": asked}]})
+        first = []
+        if answered is not None:
+            messages.append({"role": "assistant", "content": [{"type": "text", "text": answered}]})
+    return messages
+
+
+def stock_text(folder, name, messages, *, prompt):
+    processor = AutoProcessor.from_pretrained(folder)
+    template = written_template(name, processor.tokenizer)
+    return processor.apply_chat_template(messages, chat_template=template, tokenize=False, add_generation_prompt=prompt)
+
+
+@pytest.mark.parametrize("history", [(), HISTORY], ids=["first", "later"])
+@pytest.mark.parametrize("images", [0, 1, 2])
+@pytest.mark.parametrize("name", NAMES)
+def test_stock_transformers_render_the_prompt_of_training(folder, name, images, history):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    expected = TEMPLATES[name](tokenizer, history, "Is there a mass?", images)
+    begin = tokenizer.bos_token if expected.add_special_tokens and tokenizer.bos_token else ""
+    text = stock_text(folder, name, messages_of("Is there a mass?", images, history), prompt=True)
+    assert text == begin + expected.text.replace("\ufdd0", "<image>")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_answer_ends_as_in_training(folder, name):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    expected = TEMPLATES[name](tokenizer, HISTORY, "Is there a mass?", 1)
+    begin = tokenizer.bos_token if expected.add_special_tokens and tokenizer.bos_token else ""
+    text = stock_text(folder, name, messages_of("Is there a mass?", 1, HISTORY, "yes"), prompt=False)
+    spaced = "" if name == "huatuo" else " "  # which tokenizers of Llama add by themselves before every text
+    assert text == begin + expected.text.replace("\ufdd0", "<image>") + spaced + "yes" + tokenizer.eos_token
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_ids_of_a_processor_are_those_of_training(folder, name):
+    """With images expanded and one begin-of-sequence token."""
+    student = open_student(folder, layers=(1,), rotation="none", template=name)
+    asked = sample("Is there a mass?", "")
+    ours = prompt_ids(student, student.template(student.tokenizer, (), asked.question, 1))
+    processor = AutoProcessor.from_pretrained(folder)
+    (ids,) = processor.apply_chat_template(
+        messages_of(asked.question, 1),
+        chat_template=written_template(name, processor.tokenizer),
+        tokenize=True,
+        add_generation_prompt=True,
+        return_dict=True,
+    )["input_ids"]
+    if name == "huatuo":  # whose tokenizer adds no begin-of-sequence token; a processor adds that of these
+        ours = [*leading_ids(student.tokenizer), *ours]
+    assert list(ids) == ours
+
+
+def test_other_roles_are_refused(folder):
+    with pytest.raises(TemplateError, match="not system"):
+        stock_text(folder, "vicuna_v1", [{"role": "system", "content": "Be brief."}], prompt=True)
