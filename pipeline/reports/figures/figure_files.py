@@ -193,7 +193,7 @@ def figure_paths(folder: Path) -> list[Path]:
         InputError: There is none.
     """
     if not is_file(folder) and not folder.exists():
-        raise InputError(f"{folder} does not exist: {_REPORTS}")
+        raise InputError(f"{folder} does not exist: {_report_to_pass(folder)}")
     if is_file(folder):
         raise InputError(f"{folder} is a file, not the folder of a report: {_report_to_pass(folder)}")
     inner = folder / FOLDER

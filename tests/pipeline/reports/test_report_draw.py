@@ -51,7 +51,7 @@ def test_draw_names_the_report_near_a_wrong_path(tmp_path, capsys):
     write_figures(report / "figures", one_of_each()[:1])
     table.parent.mkdir()
     saved_tables.write(table, one_of_each()[0].table, {"format": "medalign-manifest", "version": 1})
-    for wrong in (table, table.parent, report / "figures" / "curve.png", tmp_path):
+    for wrong in (table, table.parent, report / "figures" / "curve.png", tmp_path, tmp_path / "reprot"):
         assert COMMANDS.main(["report", "draw", str(wrong)], standalone_mode=False) == 3
         assert capsys.readouterr().err.endswith(f": pass {report}\n")
 
