@@ -75,7 +75,7 @@ def save_llava(
 
     Args:
         model: the Llava.
-        tokenizer: its tokenizer; its chat template is replaced unless `template` is `chat`.
+        tokenizer: its tokenizer; its chat template is replaced, or with the template `chat` extended to images.
         mean, std: normalize the channels of images.
         template: the prompt template that the model was trained with, which becomes the folder's chat template.
         folder: an existing folder.
@@ -90,8 +90,7 @@ def save_llava(
     )
     with quiet_transformers():
         model.save_pretrained(folder, max_shard_size=SHARD_SIZE)
-    if template != "chat":
-        tokenizer.chat_template = written_template(template, tokenizer)
+    tokenizer.chat_template = written_template(template, tokenizer)
     _processor(model.config, tokenizer, mean, std).save_pretrained(folder)
 
 

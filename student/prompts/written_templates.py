@@ -1,14 +1,16 @@
-"""medalign's prompt templates as Jinja, for stock transformers, vLLM and TRL: the chat template of a written folder.
+"""The chat template of a written folder, with which stock transformers, vLLM and TRL prompt it as medalign does.
 
-Each renders the text of the template of the same name in templates.py. Images are parts of a message and come before
-its text.
+medalign's own templates are here as Jinja, each with the text of the template of the same name in templates.py. A chat
+template for text alone, as of a language model, is extended to messages with images. Images are parts of a message, and
+come before its text.
 """
 
 import json
 from string import Template
 from typing import Any, Final
 
-from .chat_template import image_name
+from ...errors import SettingsError
+from .chat_template import chat_form, image_name
 from .control_tokens import leading_ids
 from .templates import VICUNA_SYSTEM, find_template
 
@@ -72,8 +74,51 @@ _TEXTS: Final[dict[str, tuple[str, str, str, str]]] = {
 """Text before the first message, and Jinja expressions of a question, an answer, and the start of an answer."""
 
 
-def written_template(name: str, tokenizer: Any) -> str:
-    """The Jinja text of a template other than `chat`, for the tokenizer of a folder.
+_FLAT: Final = Template(
+    """\
+{%- set flat = namespace(messages=[]) -%}
+{%- for message in messages -%}
+{%- set content = namespace(text='') -%}
+{%- if message['content'] is string -%}
+{%- set content.text = message['content'] -%}
+{%- elif message['content'] -%}
+{%- for part in message['content'] -%}
+{%- if part['type'] == 'image' -%}{%- set content.text = content.text + '$image\\n' -%}
+{%- elif part['type'] == 'text' -%}{%- set content.text = content.text + part['text'] -%}
+{%- endif -%}
+{%- endfor -%}
+{%- endif -%}
+{%- set flat.messages = flat.messages + [dict(message, content=$content)] -%}
+{%- endfor -%}
+{%- set messages = flat.messages -%}
+"""
+)
+"""Put before a template for text alone: messages get the content that it expects."""
+_CONTENT: Final = {"text": "content.text", "parts": "[{'type': 'text', 'text': content.text}]"}
+
+
+def written_template(name: str, tokenizer: Any) -> Any:
+    """The chat template of a folder whose student was trained with the template `name`, in Jinja.
+
+    With `chat`, that of the tokenizer, extended to messages with images if it is for text alone; it is unchanged if it
+    is missing, cannot be used, or is one of several.
+    """
+    if name != "chat":
+        return _own_template(name, tokenizer)
+    template = tokenizer.chat_template
+    if not isinstance(template, str):
+        return template
+    try:
+        form = chat_form(tokenizer, template).form
+    except SettingsError:
+        return template
+    if form == "images":
+        return template
+    return _FLAT.substitute(image=image_name(tokenizer), content=_CONTENT[form]) + template
+
+
+def _own_template(name: str, tokenizer: Any) -> str:
+    """One of medalign's templates.
 
     It starts with the token that the tokenizer adds before every text, because vLLM and `apply_chat_template` of a
     tokenizer add none; transformers' processors then add no second one.

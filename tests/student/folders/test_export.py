@@ -27,6 +27,10 @@ LAYER = 1
 STORE = {"fingerprint": "f" * 64, "teacher": "unimed-l14-336", "weights_sha256": "a" * 64, "data_use": "public"}
 SETTINGS = {"alignment": {"preset": "default", "alpha": 1.0, "beta": 0.03}, "lora": {"r": 4, "lora_alpha": 8}}
 DECODING = Decoding(max_new_tokens=6)
+CHAT = (
+    "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] | trim }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +45,11 @@ def questions(images):
 
 
 def base_folder(tmp_path, family):
-    """A tiny base: an original checkpoint, or a transformers Llava if `family` is `transformers`."""
-    if family == "transformers":
+    """A tiny base: an original checkpoint, or a transformers Llava, also with a chat template for text alone."""
+    if family in ("transformers", "chat"):
         write_tiny_student(tmp_path / "base")
+        if family == "chat":
+            (tmp_path / "base" / "chat_template.jinja").write_text(CHAT)
         return tmp_path / "base"
     return write_original(tmp_path / "base", family).folder
 
@@ -148,7 +154,9 @@ def test_an_exported_student_answers_as_the_trained_student(tmp_path, questions,
     assert tokens_of(trained, plain.model.llava, questions) != expected
 
 
-@pytest.mark.parametrize(("family", "rotation"), [("llava-med", "full"), ("huatuo", "none"), ("transformers", "full")])
+@pytest.mark.parametrize(
+    ("family", "rotation"), [("llava-med", "full"), ("huatuo", "none"), ("transformers", "full"), ("chat", "none")]
+)
 def test_the_code_on_the_card_answers_without_medalign(
     tmp_path, questions, images, monkeypatch, capsys, family, rotation
 ):

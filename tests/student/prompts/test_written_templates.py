@@ -97,6 +97,46 @@ def test_the_ids_of_a_processor_are_those_of_training(folder, name):
     assert list(ids) == ours
 
 
+TEXT_ALONE = {  # as of language models
+    "text": "{% for m in messages %}<{{ m['role'] }}> {{ m['content'] | trim }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}",
+    "parts": "{% for m in messages %}[{{ m['role'] }}]{% for c in m['content'] %}{{ c['text'] }}{% endfor %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}",
+}
+
+
+@pytest.mark.parametrize("history", [(), HISTORY], ids=["first", "later"])
+@pytest.mark.parametrize("images", [0, 1, 2])
+@pytest.mark.parametrize("form", TEXT_ALONE)
+def test_a_chat_template_for_text_takes_images_too(folder, form, images, history):
+    processor = AutoProcessor.from_pretrained(folder)
+    processor.tokenizer.chat_template = TEXT_ALONE[form]
+    expected = TEMPLATES["chat"](processor.tokenizer, history, "Is there a mass?", images)
+    written = written_template("chat", processor.tokenizer)
+    messages = messages_of("Is there a mass?", images, history)
+    text = processor.apply_chat_template(messages, chat_template=written, tokenize=False, add_generation_prompt=True)
+    assert text == expected.text.replace("\ufdd0", "<image>")
+    plain = [message | {"content": message["content"][-1]["text"]} for message in messages]
+    if images == 0:
+        assert (
+            processor.tokenizer.apply_chat_template(
+                plain, chat_template=written, tokenize=False, add_generation_prompt=True
+            )
+            == text
+        )
+    processor.tokenizer.chat_template = written
+    assert TEMPLATES["chat"](processor.tokenizer, history, "Is there a mass?", images).text == expected.text
+    assert written_template("chat", processor.tokenizer) == written
+
+
+@pytest.mark.parametrize("template", [None, "{{ raise_exception('no') }}", {"default": TEXT_ALONE["text"]}])
+def test_other_chat_templates_are_left_as_they_are(folder, template):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = template
+    assert written_template("chat", tokenizer) == template
+
+
 def test_other_roles_are_refused(folder):
     with pytest.raises(TemplateError, match="not system"):
         stock_text(folder, "vicuna_v1", [{"role": "system", "content": "Be brief."}], prompt=True)
