@@ -11,7 +11,7 @@ from command_tree import COMMANDS
 from test_docs import PAGES, ROOT, typed_lines
 
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
-SHIPPED = ("configs/", "examples/", "constraints.txt")
+SHIPPED = ("configs/", "docs/studies/", "examples/", "constraints.txt")
 OUTSIDE = ("some/folder", "my-images")
 """What the pages write for a folder of the reader's own, wherever it is."""
 WITH_PATHS = {"path", "paths", "manifest", "store"}

@@ -32,7 +32,7 @@ from .demo_results import ArmMeasures, Findings, compare_arms, measure_arm
 
 ASSETS = Path(__file__).parent / "assets"
 STUDY_FILE = ASSETS / "phantom-study.json"
-"""study-results.json of `medalign study configs/study/phantoms-short.yaml`, as that command wrote it."""
+"""study-results.json of `medalign study configs/study/phantoms.yaml`, as that command wrote it."""
 SCORED_FILE = "scored-questions.parquet"
 """The questions of the test split that the table uses."""
 LONGEST_ANSWER = 8

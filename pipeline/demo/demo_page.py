@@ -119,8 +119,8 @@ def _study_section() -> Section:
         text=[
             "The demo trains each student once. The phantom study (docs/phantom-study.md) trained them "
             f"{len(results['seeds'])} times, each time on a different set of 200 questions, and read its 1,080 test "
-            f"questions once, on {results['test_read_at'][:10]}. The control, random align, has random features of the "
-            "image in place of the teacher's: what it gains is not the teacher's.",
+            f"questions once, on {results['test_read_at'][:10]}. The control, random align + LoRA, has random features "
+            "of the image in place of the teacher's: what it gains over LoRA is not the teacher's.",
             "These are synthetic images and a student that is weak on them on purpose. They show what can work, not "
             "how much your model gains.",
         ],

@@ -168,7 +168,7 @@ they show, its class token only from captions which lesion there is, and where.
 - `phantom-student/`: a transformers Llava, the student base. It never saw a phantom with a shift: its language model \
 is good, and its vision tower reads phantoms without a shift well and others badly. The tower learned from captions \
 and masks, the language model from all questions.
-- `phantom-study.json`: what the short phantom study found over 8 seeds, as `medalign study` wrote it \
+- `phantom-study.json`: what the phantom study found over 8 seeds, as `medalign study` wrote it \
 (docs/phantom-study.md); the command below does not make it.
 
 Made by `python -m medalign.pipeline.demo.make_assets --out DIR` in {seconds / 60:.0f} minutes (two processes): series \

@@ -35,10 +35,11 @@ def draw(figure: Figure) -> Canvas:
     panels, names = in_order(figure.table["panel"]), in_order(figure.table["series"])
     groups = max(len(in_order(figure.table.filter(pl.col("panel") == panel)["group"])) for panel in panels)
     width = min(10.0, max(3.0, 0.8 + groups * max(1.0, 0.3 * len(names))))
+    letters = max(6, min(12, int((width - 0.8) / groups * 12)))  # that fit below a group, 12 to an inch
     canvas, axes = panel_grid(len(panels), max(1, int(10.8 // width)), width=width, height=3.0)
     for axis, panel in zip(axes, panels, strict=True):
         rows = figure.table.filter(pl.col("panel") == panel)
-        _draw_panel(axis, rows, names, from_zero=figure.settings["from_zero"])
+        _draw_panel(axis, rows, names, letters, from_zero=figure.settings["from_zero"])
         if len(panels) > 1 or panel:
             axis.set_title(wrapped(label(panel), int(width * 11)))
         axis.set_ylabel(label(figure.settings["value_label"]))
@@ -46,7 +47,7 @@ def draw(figure: Figure) -> Canvas:
     return canvas
 
 
-def _draw_panel(axis: Any, rows: pl.DataFrame, names: list[Any], *, from_zero: bool) -> None:
+def _draw_panel(axis: Any, rows: pl.DataFrame, names: list[Any], letters: int, *, from_zero: bool) -> None:
     groups = in_order(rows["group"])
     width = 0.8 / len(names)
     for index, series in enumerate(names):
@@ -75,5 +76,7 @@ def _draw_panel(axis: Any, rows: pl.DataFrame, names: list[Any], *, from_zero: b
                 label=label(series),
             )  # fmt: skip
     axis.axhline(0, color="#222222", linewidth=0.8)
-    axis.set_xticks(range(len(groups)), [wrapped(label(group), 12) for group in groups])
+    axis.set_xticks(
+        range(len(groups)), [wrapped(label(group), letters) for group in groups], fontsize=8 if letters < 9 else None
+    )
     axis.grid(axis="x", visible=False)
