@@ -1,16 +1,16 @@
 """TRL's trainers take folders that medalign writes, with their chat templates; runs where TRL is installed."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from medalign.progress import Silent
-from medalign.student.adapters.adapter_folder import AdapterRecord, add_lora, save_adapter
+from medalign.student.adapters.adapter_folder import save_adapter
 from medalign.student.folders.convert import convert_original
 from medalign.student.folders.export import export_adapter
-from medalign.student.loading.student_loading import open_student
 from originals import write_original
 from PIL import Image
-from students import write_tiny_student
+from students import adapter_record, trainable, write_tiny_student
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
 trl = pytest.importorskip("trl", reason="TRL is not installed")
@@ -26,20 +26,8 @@ def folder(request, tmp_path):
         )
         return tmp_path / "out"
     write_tiny_student(tmp_path / "base")
-    student = open_student(tmp_path / "base", layers=(1,), rotation="none")
-    add_lora(student.model, base=tmp_path / "base", rank=2, alpha=4, dropout=0.0)
-    record = AdapterRecord(
-        base=str(tmp_path / "base"),
-        base_fingerprint=student.base_fingerprint,
-        layers=(1,),
-        rotation="none",
-        template=student.template_name,
-        attention_normalisation="sum",
-        store=None,
-        settings={},
-        data_use="public",
-    )
-    save_adapter(student.model, record, tmp_path / "adapter")
+    student = trainable(tmp_path / "base", rotation="none")
+    save_adapter(student.model, replace(adapter_record(student), rotation="none"), tmp_path / "adapter")
     export_adapter(tmp_path / "adapter", tmp_path / "out", base=None, dtype=None, evaluations=(), progress=Silent())
     return tmp_path / "out"
 

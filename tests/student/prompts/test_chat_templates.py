@@ -4,19 +4,17 @@ import json
 import shutil
 
 import pytest
+from chats import messages_of, write_plain_folder
 from medalign.errors import InputError, SettingsError
-from medalign.progress import Silent
 from medalign.student.families.bases import written_tokenizer
 from medalign.student.families.original.original_format import find_family
-from medalign.student.folders.convert import convert_original
 from medalign.student.inputs.collation import encode_text, prompt_ids
 from medalign.student.inputs.spans import IGNORED_LABEL
 from medalign.student.loading.student_loading import load_student, open_student
 from medalign.student.prompts.control_tokens import control_tokens
 from originals import write_original
-from PIL import Image
 from students import sample, write_images
-from transformers import AutoProcessor, AutoTokenizer, CLIPImageProcessor, LlavaProcessor
+from transformers import AutoProcessor
 
 LLAVA = (  # like llava-hf: no begin-of-sequence token, images first, no end token after an answer
     "{% for m in messages %}{{ m['role'].upper() + ': ' }}"
@@ -40,22 +38,7 @@ HISTORY = (("Which side?", "left"), ("A mass?", "no"))
 
 @pytest.fixture(scope="module", params=["bytes", "sentencepiece"])
 def plain_folder(request, student_folder, tmp_path_factory):
-    """A student with transformers' processor and no chat template; a byte tokenizer, or one that adds spaces."""
-    folder = tmp_path_factory.mktemp("plain") / request.param
-    if request.param == "bytes":
-        shutil.copytree(student_folder, folder)
-        processor = LlavaProcessor(
-            CLIPImageProcessor(size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24}),
-            AutoTokenizer.from_pretrained(folder),
-            patch_size=8,
-            vision_feature_select_strategy="default",
-            num_additional_image_tokens=1,
-        )
-        processor.save_pretrained(folder)
-    else:
-        source = write_original(folder.parent / "original", "llava").folder
-        convert_original(source, folder, dtype=None, progress=Silent())
-    return folder
+    return write_plain_folder(request.param, student_folder, tmp_path_factory.mktemp("plain") / request.param)
 
 
 def put_jinja(folder, template):
@@ -94,13 +77,7 @@ PLACES = (put_jinja, put_in_tokenizer_config, put_json, put_both, put_named, put
 def of_processor(folder, question, images, history=()):
     """Ids of a conversation from transformers' processor, with images expanded."""
     processor = AutoProcessor.from_pretrained(folder)
-    first = [{"type": "image", "image": Image.new("RGB", (24, 24))} for _ in range(images)]
-    messages = []
-    for asked, answered in (*history, (question, None)):
-        messages.append({"role": "user", "content": [*first, {"type": "text", "text": asked}]})
-        first = []
-        if answered is not None:
-            messages.append({"role": "assistant", "content": [{"type": "text", "text": answered}]})
+    messages = messages_of(question, images, history)
     template = None if processor.chat_template else processor.tokenizer.chat_template
     (ids,) = processor.apply_chat_template(
         messages, chat_template=template, tokenize=True, add_generation_prompt=True, return_dict=True

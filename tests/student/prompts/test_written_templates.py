@@ -1,20 +1,15 @@
 """The chat template of a written folder gives stock transformers the prompts that the student was trained with."""
 
-import shutil
-
 import pytest
+from chats import messages_of, write_plain_folder
 from jinja2 import TemplateError
-from medalign.progress import Silent
-from medalign.student.folders.convert import convert_original
 from medalign.student.inputs.collation import prompt_ids
 from medalign.student.loading.student_loading import open_student
 from medalign.student.prompts.control_tokens import leading_ids
 from medalign.student.prompts.templates import TEMPLATES
 from medalign.student.prompts.written_templates import written_template
-from originals import write_original
-from PIL import Image
 from students import sample
-from transformers import AutoProcessor, AutoTokenizer, CLIPImageProcessor, LlavaProcessor
+from transformers import AutoProcessor, AutoTokenizer
 
 NAMES = sorted(TEMPLATES.keys() - {"chat"})
 HISTORY = (("Which side? ", "left"), ("A mass?", " no"))
@@ -22,33 +17,7 @@ HISTORY = (("Which side? ", "left"), ("A mass?", " no"))
 
 @pytest.fixture(scope="module", params=["bytes", "sentencepiece"])
 def folder(request, student_folder, tmp_path_factory):
-    """A student with transformers' processor; a byte tokenizer, or one that adds spaces."""
-    folder = tmp_path_factory.mktemp("written") / request.param
-    if request.param == "bytes":
-        shutil.copytree(student_folder, folder)
-        processor = LlavaProcessor(
-            CLIPImageProcessor(size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24}),
-            AutoTokenizer.from_pretrained(folder),
-            patch_size=8,
-            vision_feature_select_strategy="default",
-            num_additional_image_tokens=1,
-        )
-        processor.save_pretrained(folder)
-    else:
-        source = write_original(folder.parent / "original", "llava").folder
-        convert_original(source, folder, dtype=None, progress=Silent())
-    return folder
-
-
-def messages_of(question, images, history=(), answer=None):
-    first = [{"type": "image", "image": Image.new("RGB", (24, 24))} for _ in range(images)]
-    messages = []
-    for asked, answered in (*history, (question, answer)):
-        messages.append({"role": "user", "content": [*first, {"type": "text", "text": asked}]})
-        first = []
-        if answered is not None:
-            messages.append({"role": "assistant", "content": [{"type": "text", "text": answered}]})
-    return messages
+    return write_plain_folder(request.param, student_folder, tmp_path_factory.mktemp("written") / request.param)
 
 
 def stock_text(folder, name, messages, *, prompt):
