@@ -72,6 +72,8 @@ ROOMS = {
         [
             "tests/teacher_cache/store",
             "tests/teacher_cache/sharing",
+            "tests/teacher_cache/extraction/test_extend.py",
+            "tests/teacher_cache/extraction/test_repair.py",
             "tests/test_atomic.py",
             "tests/test_atomic_edges.py",
             "tests/test_power_cuts.py",

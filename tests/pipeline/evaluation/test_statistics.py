@@ -1,5 +1,6 @@
 """Intervals cover, tests keep their level, and both agree with slow versions of the same mathematics."""
 
+import math
 from itertools import chain, combinations, product
 
 import numpy as np
@@ -237,3 +238,15 @@ def test_seeds_are_pooled_question_by_question():
 )
 def test_students_t(degrees, expected):
     assert student_t(0.975, degrees) == pytest.approx(expected, rel=2e-3)
+
+
+def test_runs_are_pooled_by_the_mean_of_their_sums():
+    runs = [counts([[1, 0, 2], [3, 1, 0]]), counts([[5, 2, 2], [1, 1, 6]])]
+    np.testing.assert_array_equal(pooled(runs).parts, [[3, 1, 2], [2, 1, 3]])
+
+
+def test_a_side_without_scores_has_no_difference():
+    scored, unscored = mean_result("m", [1.0, 0.0]), mean_result("m", [math.nan, math.nan])
+    for pair in ((scored, unscored), (unscored, scored), (unscored, unscored)):
+        assert bootstrap_difference(*pair, ["a", "b"], seed=0) is None
+        assert randomization_test(*pair, ["a", "b"], seed=0) is None

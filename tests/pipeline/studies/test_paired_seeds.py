@@ -133,3 +133,30 @@ def test_images_without_a_scored_question_do_not_count():
 
     with_empty = crossed_interval(gap, parts, ["a", "b", "c"], seed=0, resamples=100)
     assert with_empty == crossed_interval(gap, parts[:, :2], ["a", "b"], seed=0, resamples=100)
+
+
+def test_a_gap_may_be_any_function_of_the_sums():
+    """A plain sum, which does not stay the same if all sums are scaled."""
+    generator = np.random.default_rng(5)
+    parts = generator.normal(1.0, 0.5, (4, 6, 1)) + generator.normal(0, 1.0, (4, 1, 1))
+    found = crossed_interval(lambda sums: sums[:, 0], parts, [str(n) for n in range(6)], seed=0, resamples=200)
+    generator = np.random.default_rng(0)
+    image_times, repeat_times = (generator.multinomial(n, [1 / n] * n, size=200) for n in (6, 4))
+
+    def drawn(times, weights):
+        return sum(times[i] * weights[r] * parts[r, i, 0] for r in range(4) for i in range(6))
+
+    both, s, i = (
+        np.array([drawn(times, weights) for times, weights in pairs])
+        for pairs in (
+            zip(image_times, repeat_times, strict=True),
+            [([1] * 6, weights) for weights in repeat_times],
+            [(times, [1] * 4) for times in image_times],
+        )
+    )
+    degrees = int((s.var() + i.var()) ** 2 / (s.var() ** 2 / 3 + i.var() ** 2 / 5))
+    factor = student_t(0.975, degrees) * math.sqrt((degrees + 1) / degrees)
+    low, high = np.quantile(both, [NormalDist().cdf(-factor), NormalDist().cdf(factor)])
+    value, reach = parts.sum(), factor * both.std()
+    assert found.low == pytest.approx(min(low, value - reach))
+    assert found.high == pytest.approx(max(high, value + reach))

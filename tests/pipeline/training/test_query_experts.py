@@ -147,3 +147,13 @@ def test_what_cannot_run_is_refused_by_name(lab, tmp_path):
         both = {"alignment": {"query_experts": True} | changed.get("alignment", {})}
         with pytest.raises(SettingsError, match=problem):
             settings_of(values | changed | both)
+
+
+def test_experts_begin_as_lora_does():
+    """peft's A: Kaiming uniform with a = sqrt(5), so uniform within 1 / sqrt(inputs); B: zero."""
+    torch.manual_seed(0)
+    experts = QueryExperts(64, 16)
+    for weight in (experts.A, experts.router):
+        assert 0.95 < 8 * weight.abs().max().item() <= 1
+        assert weight.std().item() * 8 == pytest.approx(1 / 3**0.5, rel=0.1)
+    assert not experts.B.any()

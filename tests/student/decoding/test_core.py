@@ -65,6 +65,8 @@ def test_prompts_without_images_or_with_some_of_their_tokens(student, tmp_path):
     texts = run.branch(run.prompt.without_images()).logits
     few = run.branch(run.prompt.with_image_tokens_at(kept)).logits
     image = student.model.image_token_id
+    texts_alone = [[token for token in written_out(student, one)[0] if token != image] for one in samples]
+    assert run.prompt.without_images().input_ids.shape[1] == max(map(len, texts_alone)), "no column of padding alone"
     first = 0
     for row, one in enumerate(samples):
         ids, images = written_out(student, one)

@@ -173,3 +173,15 @@ def test_logits_of_a_tree_that_are_not_finite_are_refused(student, samples):
     with pytest.raises(InputError) as caught:
         check_finite(run, choose_decoding("opera", max_new_tokens=4))
     assert str(caught.value).startswith(f"question {samples[1].question_id!r}: logits are not finite")
+
+
+def test_class_attention_is_the_mean_over_heads(student, samples):
+    run = start_run(student, samples, 1)
+    tower = run.llava.model.vision_tower
+    before = tower.config._attn_implementation
+    tower.set_attn_implementation("eager")
+    try:
+        seen = tower(run.pixel_values, output_attentions=True).attentions[run.llava.config.vision_feature_layer]
+    finally:
+        tower.set_attn_implementation(before)
+    torch.testing.assert_close(run.class_attention(), seen.mean(dim=1)[:, 0, 1:], atol=1e-6, rtol=0)

@@ -83,7 +83,7 @@ def test_uniform_attention_gives_the_value_expected_by_chance():
     torch.testing.assert_close(attention_mass_inside(uniform, coverage), mass_expected_by_chance(coverage))
 
 
-@pytest.mark.parametrize(("patches", "covered"), [(64, 3), (64, 20), (64, 64), (25, 5), (576, 12)])
+@pytest.mark.parametrize(("patches", "covered"), [(64, 1), (64, 3), (64, 20), (64, 64), (25, 5), (576, 12)])
 def test_the_chance_of_energy_iou_is_the_mean_over_random_orders(patches, covered):
     generator = torch.Generator().manual_seed(patches + covered)
     coverage = torch.zeros(patches)

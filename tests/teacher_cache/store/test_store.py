@@ -216,6 +216,9 @@ def test_unfinished_stores_report_their_progress(copy):
     write_plan(copy, read_header(copy), [name_of(image) for image in range(9)])  # as before it was finished
     with pytest.raises(UnfinishedStore, match=r"is unfinished: 2 of 3 shards are committed\. .* --resume"):
         open_store(copy)
+    (copy / "index.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UnfinishedStore, match=r"is unfinished: 2 of 3 shards are committed\. .* --resume"):
+        open_store(copy)
 
 
 def test_array_metadata_must_match_the_header(copy):

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from forgeries import write_table
+from forgeries import edit_summary, write_table
 from medalign.teacher_cache.store import open_store
 from medalign.teacher_cache.store.checking.verification import verify
 from medalign.teacher_cache.store.filesystem.locks import RunLock
@@ -101,3 +101,11 @@ def test_an_extension_that_was_interrupted_before_the_index_is_reported(copy, tm
         adopt(copy, list(map(name_of, range(12))), side, list(map(name_of, range(12, 17))))
     sorted((copy / "ledger").glob("0*.json"))[-1].unlink()
     assert any("index.parquet" in text for text in texts(copy))
+
+
+def test_a_header_that_only_the_fingerprint_confirms_is_trusted(copy):
+    """Header and index were changed after the manifest, so only the fingerprint in the index says which is right."""
+    group = copy / "zarr.json"
+    group.write_text(group.read_text() + "\n")
+    edit_summary(copy, lambda summary: summary["header"].update(mean=[0.25, 0.5, 0.5]))
+    assert "index.parquet: its copy of the header differs from zarr.json: mean" in texts(copy)

@@ -70,7 +70,8 @@ def shared() -> Iterator[Path]:
 
 def modes(place: Path) -> set[int]:
     """Permission bits of all files, and of all folders without the execute bits."""
-    return {stat.S_IMODE(path.lstat().st_mode) & 0o666 for path in (place, *place.rglob("*"))}
+    kept = {True: 0o666, False: 0o777}
+    return {stat.S_IMODE(path.lstat().st_mode) & kept[path.is_dir()] for path in (place, *place.rglob("*"))}
 
 
 @pytest.mark.parametrize("data_use", ["private", "credentialed", "public"])

@@ -57,6 +57,13 @@ def test_a_part_of_a_column_of_digests_is_read_from_its_own_bytes(tmp_path):
         assert [bytes(row).hex() for row in found] == names[start : start + count]
 
 
+@pytest.mark.parametrize("lengths", [(62, 66), (64, 62, 66), (64, 64, 0)])
+def test_every_digest_has_its_own_length(lengths, tmp_path):
+    """A longer one and a shorter one have as many bytes together as two digests."""
+    with pytest.raises(DamagedStore, match="column sha256 has values that are not SHA-256 digests"):
+        _digests(pa.array(["ab" * (length // 2) for length in lengths]), LocalFiles(tmp_path), "sha256")
+
+
 @pytest.mark.parametrize("field", [b"\x13\x00", b"\x11", b"\x12", b"\x15\x00", b"\x18\x00", b"\x1c\x00"])
 def test_every_field_counts_once(field):
     """Fields of one byte, true or false, count too: a dictionary has a hundred bytes for each."""
