@@ -218,7 +218,7 @@ def _options(protocol: str) -> dict[str, Any]:
                 "http_session_cls": bounded_session(LIMITS.message),
             }
         }
-    return {"auto_mkdir": True} if protocol == "file" else {}
+    return {}
 
 
 def http_status(error: BaseException | None) -> int | None:
