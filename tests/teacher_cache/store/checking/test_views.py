@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from medalign.teacher_cache.store.access.store_files import LocalFiles
-from medalign.teacher_cache.store.checking.partial_view import StoreView, _require_plausible_shards
+from medalign.teacher_cache.store.checking.partial_view import StoreView, _require_plausible_shards, rebuild_record
 from medalign.teacher_cache.store.checking.restore import damaged_shards
 from medalign.teacher_cache.store.store_errors import DamagedStore
 from medalign.teacher_cache.store.store_problem import Problem
@@ -51,3 +51,10 @@ def test_a_shard_is_recomputed_if_its_data_contradicts_its_record(whole, tmp_pat
     restored = StoreView(LocalFiles(store))
     assert [found.shard for found in restored.problems] == [1]
     assert damaged_shards(restored, restored.problems) == []
+
+
+def test_only_shards_of_the_index_have_their_record_rebuilt(whole):
+    view = StoreView(LocalFiles(whole))
+    for shard in range(3):
+        assert rebuild_record(view, shard) == view.records[shard]
+    assert rebuild_record(view, 3) is None

@@ -20,7 +20,9 @@ from medalign.teacher_cache.store.access.store_files import LocalFiles
 from medalign.teacher_cache.store.checking import partial_view as view_module
 from medalign.teacher_cache.store.checking.signing import sign
 from medalign.teacher_cache.store.checking.verification import verify
+from medalign.teacher_cache.store.filesystem.plain_files import open_plain
 from medalign.teacher_cache.store.signatures.signing_keys import SigningKey
+from medalign.teacher_cache.store.store_errors import NotAFile
 from stores import name_of, write_store
 
 QUIET = Silent()
@@ -117,3 +119,10 @@ def test_a_folder_in_place_of_a_shard_is_reported_as_such(store):
         LocalFiles(store).exists(SHARD)
     with pytest.raises(StoreError, match=rf"{SHARD} is a folder"):
         verify(store, quick=True)
+
+
+def test_a_link_that_appears_after_a_check_is_not_followed(tmp_path):
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "zarr.json").symlink_to(tmp_path / "secret")
+    with pytest.raises(NotAFile, match=r"zarr\.json is a .*link"):
+        open_plain(tmp_path / "zarr.json")

@@ -1,9 +1,21 @@
 """Headers of Parquet's data pages: PageHeader in parquet.thrift, in Thrift's compact protocol."""
 
+import io
+
+import pyarrow as pa
 import pytest
 from medalign.teacher_cache.store.access.store_files import LocalFiles
 from medalign.teacher_cache.store.records.index import failures_table, read_columns
-from medalign.teacher_cache.store.records.parquet_guard import _decoded_bytes
+from medalign.teacher_cache.store.records.parquet_guard import (
+    _ABOUT,
+    _COLUMNS,
+    _SIZE,
+    _START,
+    Limits,
+    _column,
+    _decoded_bytes,
+    read_footer,
+)
 from pyarrow import parquet
 from stores import store_header
 
@@ -85,3 +97,20 @@ def test_tables_of_both_versions_of_pages_are_read(version, tmp_path):
     names = ["image_hash", "reason", "row"]
     found = read_columns(LocalFiles(tmp_path), "failures.parquet", names, store_header(range(2)))
     assert found.to_pylist() == rows
+
+
+def test_a_footer_may_be_longer_than_the_part_that_is_read_first():
+    table = pa.table({"a": [1, 2]}).replace_schema_metadata({"notes": "x" * 100_000})
+    parquet.write_table(table, file := io.BytesIO(), compression="zstd", use_dictionary=False)
+    metadata, groups = read_footer(file)
+    assert (metadata.num_rows, len(groups)) == (2, 1)
+    assert metadata.metadata[b"notes"] == b"x" * 100_000
+
+
+@pytest.mark.parametrize("length", [-1, 13, 14])
+def test_a_column_lies_inside_its_file(length):
+    """A file of 12 bytes."""
+    limits = Limits(schema=pa.schema([("a", pa.int64())]), rows=1, column_bytes=100)
+    group = {_COLUMNS: [{_ABOUT: {_START: 4, _SIZE: length}}]}
+    with pytest.raises(ValueError, match="column a is outside the file"):
+        list(_column(io.BytesIO(bytes(12)), [group], 0, limits))
