@@ -182,3 +182,15 @@ def test_a_new_file_without_links_is_whole_or_not_there(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         write_new(tmp_path / "other", b"secret", 0o600)
     assert names(tmp_path) == ["key"]
+
+
+def test_a_file_that_another_process_took_is_not_remembered(tmp_path, monkeypatch):
+    """It locks the new file before we do, to remove it as a leftover; another file may get the same inode later."""
+
+    def taken(*_: object) -> None:
+        raise OSError(errno.EAGAIN, "locked")
+
+    monkeypatch.setattr(atomic.fcntl, "lockf", taken)
+    before = set(atomic._live)
+    assert atomic._create_locked(tmp_path / "new", 0o600) is None
+    assert atomic._live == before

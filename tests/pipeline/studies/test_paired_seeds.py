@@ -135,10 +135,12 @@ def test_images_without_a_scored_question_do_not_count():
     assert with_empty == crossed_interval(gap, parts[:, :2], ["a", "b"], seed=0, resamples=100)
 
 
-def test_a_gap_may_be_any_function_of_the_sums():
-    """A plain sum, which does not stay the same if all sums are scaled."""
+@pytest.mark.parametrize(("of_seeds", "of_images"), [(1.0, 0.1), (0.1, 1.0)])
+def test_a_gap_may_be_any_function_of_the_sums(of_seeds, of_images):
+    """A plain sum, which does not stay the same if all sums are scaled; seeds or images vary more."""
     generator = np.random.default_rng(5)
-    parts = generator.normal(1.0, 0.5, (4, 6, 1)) + generator.normal(0, 1.0, (4, 1, 1))
+    parts = generator.normal(1.0, 0.5, (4, 6, 1))
+    parts += generator.normal(0, of_seeds, (4, 1, 1)) + generator.normal(0, of_images, (1, 6, 1))
     found = crossed_interval(lambda sums: sums[:, 0], parts, [str(n) for n in range(6)], seed=0, resamples=200)
     generator = np.random.default_rng(0)
     image_times, repeat_times = (generator.multinomial(n, [1 / n] * n, size=200) for n in (6, 4))

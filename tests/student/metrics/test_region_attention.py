@@ -151,3 +151,8 @@ def test_agreement_ignores_scale_and_offset_and_detects_opposites():
     assert cosine_agreement(matrix, 0.2 * matrix + 0.5).item() == pytest.approx(1, abs=1e-6)
     assert cosine_agreement(matrix, -matrix).item() == pytest.approx(-1, abs=1e-6)
     assert cosine_agreement(matrix, torch.ones(9, 9)).isnan()
+
+
+def test_no_attention_at_all_has_no_energy():
+    _, coverage = random_maps(7)
+    assert energy_iou(torch.zeros_like(coverage), coverage).isnan().all()
