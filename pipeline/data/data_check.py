@@ -13,11 +13,12 @@ from typing import Any
 import polars as pl
 
 from ...errors import PartialResult
+from ...path_checks import is_absent
 from ...plain_text import counted
 from ...progress import Progress
 from ...student.metrics.choices import answer_index
 from .file_check import FileCheck, check_files
-from .image_hashing import NAMED_AT_MOST, is_absent
+from .image_hashing import NAMED_AT_MOST
 from .manifest import Manifest
 from .manifest_images import IMAGE_HASHES, every_image
 

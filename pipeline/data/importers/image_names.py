@@ -13,9 +13,11 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from ....errors import InputError
+from ....path_checks import is_absent
 from ....plain_text import counted
 from ....progress import Progress
-from ..image_hashing import NAMED_AT_MOST, is_absent
+from ....teacher_cache.images.unicode_forms import StoredNames
+from ..image_hashing import NAMED_AT_MOST
 
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _LONGEST_NAME, _LONGEST_PATH = 255, 4096
@@ -47,7 +49,7 @@ def locate_images(root: Path, names: Iterable[str], progress: Progress) -> dict[
     if overlong:
         raise InputError(_missing_message(root, overlong, len(paths), _ADVICE_ON_OVERLONG))
     paths |= _brought_inside(root, {name: path for name, path in paths.items() if _leads_out(path)}, progress)
-    folders = _Folders(root)
+    folders = StoredNames(root)
     located = {name: folders.find(path) for name, path in paths.items()}
     missing = [paths[name] for name, path in located.items() if path is None]
     if missing:
@@ -62,7 +64,7 @@ def pick_root(folders: Sequence[Path], names: Iterable[str]) -> Path:
         return Path(os.path.commonpath([Path(name).parent for name in names]))
     tried = [_posix(name) for name in names[:_TRIED]]
     for folder in folders:
-        looked_up = _Folders(folder)
+        looked_up = StoredNames(folder)
         if any(looked_up.find(path) is not None for path in tried if not _leads_out(path)):
             return folder
     return folders[0]
@@ -113,50 +115,12 @@ def _brought_inside(root: Path, foreign: Mapping[str, str], progress: Progress) 
 
 def _shared_start(root: Path, parts: Sequence[Sequence[str]]) -> int | None:
     """The number of common leading folders to remove so that most names exist under the root."""
-    folders = _Folders(root)
+    folders = StoredNames(root)
     shared = len(PurePosixPath(posixpath.commonpath(["/".join(names[:-1]) for names in parts])).parts)
     sample = parts[:_TRIED]
     tails = [["/".join(names[drop:]) for names in sample] for drop in range(shared + 1)]
     found = [sum(folders.find(tail) is not None for tail in tried) for tried in tails]
     return found.index(max(found)) if any(found) else None
-
-
-class _Folders:
-    """Look-up of names under a root, by exact bytes first, then by canonical form."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._entries: dict[str, dict[str, list[str]]] = {}
-
-    def find(self, path: str) -> str | None:
-        """A relative path as spelled on disk.
-
-        Raises:
-            InputError: Several files have this name in different Unicode forms, and none matches exactly.
-        """
-        if not is_absent(self._root / path):
-            return path
-        if path.isascii():
-            return None
-        spelled = ""
-        for part in PurePosixPath(path).parts:
-            entries = self._listed(spelled).get(unicodedata.normalize("NFC", part), [])
-            exact = [entry for entry in entries if entry == part] or entries
-            if len(exact) > 1:
-                raise InputError(f"{self._root / spelled} has {part} in {len(exact)} Unicode forms; rename one of them")
-            if not exact:
-                return None
-            spelled = posixpath.join(spelled, exact[0])
-        return spelled
-
-    def _listed(self, folder: str) -> dict[str, list[str]]:
-        if folder not in self._entries:
-            listed: dict[str, list[str]] = {}
-            path = self._root / folder
-            for entry in _entries(path):
-                listed.setdefault(unicodedata.normalize("NFC", entry.name), []).append(entry.name)
-            self._entries[folder] = listed
-        return self._entries[folder]
 
 
 def _is_overlong(path: str) -> bool:
