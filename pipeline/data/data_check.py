@@ -119,11 +119,11 @@ class ManifestCheck:
     def table(self) -> dict[str, Any]:
         """The summary for people: names what splits share, and the first rows of each finding."""
         findings = {name: getattr(self, name) for name in FINDINGS}
-        return {
-            **self.summary(),
+        values = self.summary() | {
             "leakage": [line for found in self.leakage for line in found.lines()],
             "first": [finding.line(name) for name, finding in findings.items() if finding.count],
         }
+        return {name: value for name, value in values.items() if name != "first" or value}
 
     def sentences(self) -> Iterator[str]:
         """Describe the leakage, one line per pair of splits."""
