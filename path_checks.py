@@ -5,6 +5,7 @@ Every package may import this module.
 
 import errno
 import os
+from pathlib import Path
 from typing import Any, Final
 
 from .errors import SettingsError
@@ -41,3 +42,14 @@ def path_text(name: str, path: Any, kind: str = "a path") -> str:
     if "\0" in text:
         raise SettingsError(f"{name}: {text!r} contains a NUL character, which no file name can contain")
     return text
+
+
+def is_absent(path: Path) -> bool:
+    """Whether the path does not exist, as opposed to not being readable."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: an impossible file name
+        return True
+    except OSError:
+        return False
+    return False

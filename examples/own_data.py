@@ -1,6 +1,6 @@
 """Draw JPEGs and a CSV of questions, in the layout of a lab's own data. Run as: python own_data.py lab
 
-Writes lab/questions.csv with the columns file, question, answer and split, and 12 synthetic images in lab/images/.
+Writes lab/questions.csv with the columns scan, question, answer and split, and 12 synthetic images in lab/images/.
 """
 
 import argparse
@@ -22,7 +22,7 @@ def main() -> None:
     (options.out / "images").mkdir(parents=True)
     with (options.out / "questions.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["file", "question", "answer", "split"])
+        writer.writerow(["scan", "question", "answer", "split"])
         for number in range(options.images):
             phantom = draw_phantom(options.seed, number)
             name = f"scan-{number:03d}.jpg"

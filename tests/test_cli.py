@@ -200,6 +200,12 @@ def test_a_dry_run_plans_without_writing(workspace, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_an_image_is_found_in_another_unicode_form(workspace, tmp_path):
+    shutil.copy(workspace.folder / "phantoms" / "images" / "00000.png", tmp_path / "Scha\u0308del.png")
+    asked = ("--student", workspace.adapter, "--image", tmp_path / "Sch\u00e4del.png", "--question", "Is it?")
+    assert run("student", "generate", *asked, "--max-new-tokens", 4, "--device", "cpu").out.strip()
+
+
 def test_a_trained_student_answers(workspace):
     image = workspace.folder / "phantoms" / "images" / "00000.png"
     asked = ("--student", workspace.adapter, "--image", image, "--question", "Is it?", "--max-new-tokens", 4)

@@ -7,7 +7,7 @@ as Parquet with its data.
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...atomic import write_whole
@@ -20,7 +20,7 @@ from ...student.folders.model_folder import new_folder
 from ...student.folders.student_facts import count_layers
 from ...student.inspection.image_attention import ImageAttention, check_layers, check_question, read_attention
 from ...student.loading.student_loading import inference_dtype, load_student
-from ...teacher_cache.images import DecodedImage, decode_given
+from ...teacher_cache.images import DecodedImage, as_stored, decode_given
 from ..devices import pick_device
 from ..inspection.arms import BASE, arm_names, find_folders
 from ..reports.report_folder import check_report_folder
@@ -62,6 +62,7 @@ def run_attend(request: AttendRequest, out: Path, progress: Progress) -> AttendR
         StoreError: The store cannot be read, or has no row for an image.
     """
     check_report_folder(out)
+    request = replace(request, images=tuple(map(as_stored, request.images)))
     check_question(request.question)
     base, adapters = find_folders(request.student, request.adapters)
     layers = check_layers(_parse_layers(request.layers), count_layers(base, None))

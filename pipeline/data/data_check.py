@@ -13,11 +13,12 @@ from typing import Any
 import polars as pl
 
 from ...errors import PartialResult
+from ...path_checks import is_absent
 from ...plain_text import counted
 from ...progress import Progress
 from ...student.metrics.choices import answer_index
 from .file_check import FileCheck, check_files
-from .image_hashing import NAMED_AT_MOST, is_absent
+from .image_hashing import NAMED_AT_MOST
 from .manifest import Manifest
 from .manifest_images import IMAGE_HASHES, every_image
 
@@ -118,11 +119,11 @@ class ManifestCheck:
     def table(self) -> dict[str, Any]:
         """The summary for people: names what splits share, and the first rows of each finding."""
         findings = {name: getattr(self, name) for name in FINDINGS}
-        return {
-            **self.summary(),
+        values = self.summary() | {
             "leakage": [line for found in self.leakage for line in found.lines()],
             "first": [finding.line(name) for name, finding in findings.items() if finding.count],
         }
+        return {name: value for name, value in values.items() if name != "first" or value}
 
     def sentences(self) -> Iterator[str]:
         """Describe the leakage, one line per pair of splits."""

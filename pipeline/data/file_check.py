@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...errors import InputError
+from ...path_checks import is_absent
 from ...plain_text import counted
 from ...progress import Progress
 from ...teacher_cache.images import UnreadableImage, decode_image, image_hash, read_image_bytes
 from ...teacher_cache.workers.cores import usable_cores
-from .image_hashing import NAMED_AT_MOST, is_absent
+from .image_hashing import NAMED_AT_MOST
 from .manifest import Manifest
 from .mask_hashes import mask_hashes
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import InputError
+from ...path_checks import is_absent
 from ...progress import Progress
 from ...teacher_cache.images import UnreadableImage, decode_image, image_hash, read_image_bytes
 from ...teacher_cache.workers.cores import usable_cores
@@ -92,14 +93,3 @@ def require_files(paths: Iterable[Path]) -> None:
             f"{len(missing)} of {len(distinct)} image files are missing:\n{named}{more}\nIf they are in another "
             "folder, set the folder that the manifest's paths are relative to (--root, or root in a specification)"
         )
-
-
-def is_absent(path: Path) -> bool:
-    """Whether the path does not exist, as opposed to not being readable."""
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: an impossible file name
-        return True
-    except OSError:
-        return False
-    return False

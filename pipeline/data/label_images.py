@@ -7,9 +7,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ...errors import InputError
+from ...path_checks import is_absent
 from ...plain_text import quoted_error
 from ...teacher_cache.images import UnreadableImage, describe_change, image_hash, read_image_bytes
-from .image_hashing import is_absent
 
 PixelValues = np.ndarray[tuple[int, int], np.dtype[np.int64]]
 

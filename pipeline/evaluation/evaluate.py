@@ -114,6 +114,7 @@ class EvaluationReport:
         return {
             "predictions": str(self.out / PREDICTIONS_FILE),
             "metrics": str(self.out / METRICS_FILE),
+            "split": ", ".join(self.run["splits"]),
             "questions": self.scores.vqa.questions,
             "resumed": self.resumed,
             "seconds": round(self.seconds, 2),

@@ -9,6 +9,7 @@ from ...errors import InputError
 from ...progress import Silent
 from ...student.decoding.questions import Question, answer_questions, check_text
 from ...student.loading.student_loading import load_student
+from ...teacher_cache.images import as_stored
 from ..devices import pick_device
 from ..runs.provenance import adapter_folder, template_warnings
 from ..runs.stop_reasons import FINISHES, finish_warnings
@@ -66,7 +67,7 @@ def ask(
     """
     decoding = read_decoding(decode, overrides, max_new_tokens=max_new_tokens)
     check_text(question)
-    missing = [path for path in images if not path.is_file()]
+    missing = [path for path in images if not as_stored(path).is_file()]
     if missing:
         raise InputError(f"image not found: {', '.join(map(str, missing))}")
     if keep_lora_apart:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from ...choices import DataUse
 from ...errors import InputError, SettingsError
+from ...path_checks import is_absent
 from ...progress import Counting, Progress
 from ...teacher_cache.workers.prefetch import ImageSource
-from ..data.image_hashing import is_absent, misplaced_images
+from ..data.image_hashing import misplaced_images
 from ..data.importers import ImportOptions, import_folder
 from ..data.importers.image_folders.folder import count_images, require_folder
 from ..data.manifest import Manifest

@@ -70,6 +70,7 @@ class TrainingPlan:
             "dtype": self.settings.student.dtype,
             "image_tokens": str(self.student.images.grid),
             "image_tokens_from": "E_v of the store" if self.settings.alignment.image_tokens == "teacher" else None,
+            "aligned_layer": self._aligned_layer(),
             "attention_rows": self.settings.alignment.attention_rows if self.settings.alignment.beta else None,
             "attention_targets": self.settings.alignment.attention_targets if self.settings.alignment.beta else None,
             "visual_weights": self.settings.alignment.visual_weights if self.settings.alignment.alpha else None,
@@ -126,6 +127,14 @@ class TrainingPlan:
             else f"`medalign store verify {as_typed(store)}` compares all of them now"
         )
         return f"{images}; the store's bytes are compared as they are read; {whole}"
+
+    def _aligned_layer(self) -> str | None:
+        """The aligned layers and how many there are; None if no layer is aligned."""
+        alignment = self.settings.alignment
+        if not (alignment.alpha or alignment.beta or alignment.query_experts or alignment.rotation != "none"):
+            return None
+        layers = ", ".join(map(str, alignment.layers))
+        return f"{layers} of {len(self.student.model.decoder_layers)} (counted from 0)"
 
     def _visual_gradient(self) -> str | None:
         named = self.settings.alignment.visual_gradient

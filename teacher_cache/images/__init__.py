@@ -11,6 +11,7 @@ from .identity import image_hash, pixel_hash
 from .image_errors import UnreadableImage
 from .raster.raster_decoding import looks_like_raster
 from .safe_read import MAX_BYTES, read_head, read_image_bytes
+from .unicode_forms import as_stored
 from .verified_image import CHANGED, ChangedImage, describe_change, read_expected_image
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "DecodedImage",
     "ImageLike",
     "UnreadableImage",
+    "as_stored",
     "decode_given",
     "decode_image",
     "describe_change",

@@ -12,6 +12,7 @@ from .canonical import DecodedImage, read_image
 from .identity import pixel_hash
 from .image_errors import UnreadableImage, require_size
 from .raster.raster_decoding import decode_opened, describe_failure, to_8_bits
+from .unicode_forms import as_stored
 
 ImageLike = str | Path | Image.Image | NDArray[Any]
 """A path to a file of any supported format, a Pillow image, or uint8 pixels `[height, width]` (gray) or
@@ -29,7 +30,7 @@ def decode_given(image: ImageLike) -> DecodedImage:
     """
     if isinstance(image, str | Path):
         try:
-            return read_image(Path(image))
+            return read_image(as_stored(Path(image)))
         except UnreadableImage as error:
             raise InputError(f"cannot read {image}: {error}") from error
     if isinstance(image, np.ndarray):

@@ -1,7 +1,7 @@
 """Shared by all importers: options, image identities, and notes about the result."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypedDict
@@ -100,13 +100,17 @@ def finished(
     return manifest
 
 
-def read_images(root: Path, names: Iterable[str], progress: Progress) -> FoundImages:
+def read_images(
+    root: Path, names: Iterable[str], progress: Progress, places: Mapping[str, str] | None = None
+) -> FoundImages:
     """Identify each distinct image in a data set once; columns are keyed by the given names.
+
+    `places` says which row of a table names an image, for the message about missing images.
 
     Raises:
         InputError: Names lead out of `root`, or images are missing; one message lists all.
     """
-    located = locate_images(root, names, progress)
+    located = locate_images(root, names, progress, places)
     found = identify_images(root, list(dict.fromkeys(located.values())), progress)
     columns = {name: found.columns[path] for name, path in located.items() if path in found.columns}
     return FoundImages(columns, found.unreadable)

@@ -8,50 +8,43 @@ import os
 import posixpath
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from ....errors import InputError
+from ....path_checks import is_absent
 from ....plain_text import counted
 from ....progress import Progress
-from ..image_hashing import NAMED_AT_MOST, is_absent
+from ....teacher_cache.images.unicode_forms import StoredNames
+from .missing_images import is_overlong, missing_message, overlong_message
 
 _DRIVE = re.compile(r"^[A-Za-z]:")
-_LONGEST_NAME, _LONGEST_PATH = 255, 4096
-"""Longest file name and path, in bytes, on common file systems."""
-_SHOWN = 200
-"""Longest name of a missing image in a message, in characters."""
-_ADVICE_ON_OVERLONG = (
-    "These names are longer than any file name can be; "
-    "if they are base64 images, write them to files and use the file names"
-)
 _TRIED = 100
 """Number of absolute names from which their common prefix is determined."""
-_SEARCHED = 20_000
-"""Number of files to search for a missing image."""
 
 
-def locate_images(root: Path, names: Iterable[str], progress: Progress) -> dict[str, str]:
+def locate_images(
+    root: Path, names: Iterable[str], progress: Progress, places: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """The path under `root`, as spelled on disk, of every distinct name.
 
     Backslashes separate folders. A name that leads out of `root` (absolute, with a drive, or by `..`) is looked up
     below `root` without the folders that all such names share. If the exact name does not exist, Unicode forms are
-    matched.
+    matched. `places` says which row of a table has a name, for the message about missing images.
 
     Raises:
         InputError: Names lead elsewhere, or images are missing; one message lists all.
     """
     paths = {name: _posix(name) for name in names}
-    overlong = [path for path in paths.values() if _is_overlong(path)]
+    overlong = [path for path in paths.values() if is_overlong(path)]
     if overlong:
-        raise InputError(_missing_message(root, overlong, len(paths), _ADVICE_ON_OVERLONG))
+        raise InputError(overlong_message(root, overlong, len(paths), _placed(paths, places)))
     paths |= _brought_inside(root, {name: path for name, path in paths.items() if _leads_out(path)}, progress)
-    folders = _Folders(root)
+    folders = StoredNames(root)
     located = {name: folders.find(path) for name, path in paths.items()}
     missing = [paths[name] for name, path in located.items() if path is None]
     if missing:
-        raise InputError(_missing_message(root, missing, len(paths)))
+        raise InputError(missing_message(root, missing, len(paths), _placed(paths, places)))
     return {name: path for name, path in located.items() if path is not None}
 
 
@@ -62,7 +55,7 @@ def pick_root(folders: Sequence[Path], names: Iterable[str]) -> Path:
         return Path(os.path.commonpath([Path(name).parent for name in names]))
     tried = [_posix(name) for name in names[:_TRIED]]
     for folder in folders:
-        looked_up = _Folders(folder)
+        looked_up = StoredNames(folder)
         if any(looked_up.find(path) is not None for path in tried if not _leads_out(path)):
             return folder
     return folders[0]
@@ -113,7 +106,7 @@ def _brought_inside(root: Path, foreign: Mapping[str, str], progress: Progress) 
 
 def _shared_start(root: Path, parts: Sequence[Sequence[str]]) -> int | None:
     """The number of common leading folders to remove so that most names exist under the root."""
-    folders = _Folders(root)
+    folders = StoredNames(root)
     shared = len(PurePosixPath(posixpath.commonpath(["/".join(names[:-1]) for names in parts])).parts)
     sample = parts[:_TRIED]
     tails = [["/".join(names[drop:]) for names in sample] for drop in range(shared + 1)]
@@ -121,101 +114,6 @@ def _shared_start(root: Path, parts: Sequence[Sequence[str]]) -> int | None:
     return found.index(max(found)) if any(found) else None
 
 
-class _Folders:
-    """Look-up of names under a root, by exact bytes first, then by canonical form."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._entries: dict[str, dict[str, list[str]]] = {}
-
-    def find(self, path: str) -> str | None:
-        """A relative path as spelled on disk.
-
-        Raises:
-            InputError: Several files have this name in different Unicode forms, and none matches exactly.
-        """
-        if not is_absent(self._root / path):
-            return path
-        if path.isascii():
-            return None
-        spelled = ""
-        for part in PurePosixPath(path).parts:
-            entries = self._listed(spelled).get(unicodedata.normalize("NFC", part), [])
-            exact = [entry for entry in entries if entry == part] or entries
-            if len(exact) > 1:
-                raise InputError(f"{self._root / spelled} has {part} in {len(exact)} Unicode forms; rename one of them")
-            if not exact:
-                return None
-            spelled = posixpath.join(spelled, exact[0])
-        return spelled
-
-    def _listed(self, folder: str) -> dict[str, list[str]]:
-        if folder not in self._entries:
-            listed: dict[str, list[str]] = {}
-            path = self._root / folder
-            for entry in _entries(path):
-                listed.setdefault(unicodedata.normalize("NFC", entry.name), []).append(entry.name)
-            self._entries[folder] = listed
-        return self._entries[folder]
-
-
-def _is_overlong(path: str) -> bool:
-    """Whether the name is too long for file systems."""
-    sizes = [len(part.encode(errors="surrogatepass")) for part in path.split("/")]
-    return max(sizes) > _LONGEST_NAME or sum(sizes) + len(sizes) > _LONGEST_PATH
-
-
-def _missing_message(root: Path, missing: Sequence[str], total: int, advice_on_all: str | None = None) -> str:
-    named = "\n".join(f"  - {root / _shown(path)}" for path in missing[:NAMED_AT_MOST])
-    rest = len(missing) - NAMED_AT_MOST
-    more = f"\n  and {rest} more" if rest > 0 else ""
-    lines = [advice_on_all] if advice_on_all else _advice(root, missing, total)
-    advice = "".join(f"\n{line}" for line in lines)
-    return f"{len(missing)} of {total} image files are missing:\n{named}{more}{advice}"
-
-
-def _advice(root: Path, missing: Sequence[str], total: int) -> list[str]:
-    """Which missing images are in the same folder with another spelling; else where the first one may be."""
-    places = [root / path for path in missing[:NAMED_AT_MOST]]
-    listed = {folder: _entries(folder) for folder in {place.parent for place in places}}
-    lines = [line for place in places if (line := _other_spelling(place, listed[place.parent])) is not None]
-    if lines:
-        return lines
-    if (found := _elsewhere(root, missing[0])) is not None:
-        few = 2 * len(missing) <= total
-        return [f"{missing[0]} is in {found}: {f'move it to {root}' if few else 'pass this folder with --images'}"]
-    return ["If they are elsewhere, pass their folder with --images DIR"] if len(missing) == total else []
-
-
-def _other_spelling(place: Path, entries: Sequence[Path]) -> str | None:
-    case = [entry.name for entry in entries if entry.name.casefold() == place.name.casefold()]
-    alike = case or [entry.name for entry in entries if entry.stem == place.stem]
-    if not alike:
-        return None
-    how = " (only the case differs)" if case else ""
-    return f"{place.parent} has {alike[0]}, not {place.name}{how}: rename the file or change the table"
-
-
-def _elsewhere(root: Path, path: str) -> Path | None:
-    """The folder below or above `root` that has this image."""
-    above = next((folder for folder in (root.parent, root.parent.parent) if not is_absent(folder / path)), None)
-    if above is not None:
-        return above
-    for found in islice(_walk(root), _SEARCHED):
-        if found.as_posix().endswith(f"/{path}"):
-            return Path(found.as_posix().removesuffix(f"/{path}"))
-    return None
-
-
-def _shown(path: str) -> str:
-    return path if len(path) <= _SHOWN else f"{path[: _SHOWN // 4]}... ({len(path)} characters)"
-
-
-def _entries(folder: Path) -> list[Path]:
-    return sorted(folder.iterdir()) if folder.is_dir() else []
-
-
-def _walk(root: Path) -> Iterator[Path]:
-    for folder, subfolders, names in os.walk(root):
-        subfolders.sort()
-        yield from (Path(folder, name) for name in names)
+def _placed(paths: Mapping[str, str], places: Mapping[str, str] | None) -> dict[str, str]:
+    """Where each path is named; the first name of a path counts."""
+    return {paths[name]: place for name, place in reversed(list((places or {}).items()))}

@@ -18,6 +18,8 @@ class Asked:
     """Image names in the data set; empty for a text-only question."""
     row: ManifestRow
     """All columns except those of the images."""
+    place: str | None = None
+    """Where the question is, such as `row 7 of lab.csv`, for messages about its images."""
 
 
 def asked_manifest(
@@ -28,13 +30,24 @@ def asked_manifest(
     Raises:
         InputError: Images are missing.
     """
-    found = read_images(root, [name for question in asked for name in question.images], progress)
+    names = [name for question in asked for name in question.images]
+    found = read_images(root, names, progress, _places(asked))
     rows = [
         replace(question.row, **_image_columns(question, found.columns))
         for question in asked
         if all(name in found.columns for name in question.images)
     ]
     return finished([*rows, *unasked], root, source, found.unreadable, progress)
+
+
+def _places(asked: Sequence[Asked]) -> dict[str, str]:
+    """For each image name, the first question about it, and how many more there are."""
+    places: dict[str, list[str]] = {}
+    for question in asked:
+        if question.place is not None:
+            for name in question.images:
+                places.setdefault(name, []).append(question.place)
+    return {name: f"{rows[0]} and {len(rows) - 1} more" if rows[1:] else rows[0] for name, rows in places.items()}
 
 
 def _image_columns(question: Asked, columns: Mapping[str, ImageColumns]) -> dict[str, Any]:

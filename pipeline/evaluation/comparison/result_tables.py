@@ -117,7 +117,7 @@ def difference_grid(spec: ComparisonSpec, student: str, table: Table, findings: 
         title=f"{student}: differences from {spec.baseline.adapter}, {spec.baseline.decoding}; {TITLES[table]}",
         header=("adapter", "decoding", "data", "metric", "difference, points", "p", "p (Holm)"),
         rows=rows,
-        notes=(*_few_images(own), *_without_width((f.difference_low, f.difference_high) for f in own)),
+        notes=(*_few_images(own), *_without_width("Differences", ((f.difference_low, f.difference_high) for f in own))),
     )
 
 
@@ -164,7 +164,7 @@ def _notes(spec: ComparisonSpec, findings: Sequence[Finding]) -> tuple[str, ...]
         f"test over images, with Holm's correction for the {tests} comparisons in this table.",
         f"Means over {' or '.join(map(str, repeats))} {seeds}; the intervals do not include the spread between seeds.",
         *_few_images(findings),
-        *_without_width((finding.low, finding.high) for finding in findings),
+        *_without_width("Scores", ((finding.low, finding.high) for finding in findings)),
     ]
     absent = {finding.metric: finding.absent for finding in findings if finding.absent is not None}
     notes += [f"{metric} is absent: {reason}" for metric, reason in absent.items()]
@@ -196,10 +196,10 @@ def _few_images(findings: Sequence[Finding]) -> tuple[str, ...]:
     )
 
 
-def _without_width(spans: Iterable[tuple[float | None, float | None]]) -> tuple[str, ...]:
-    """The note on intervals that are not shown although there are several images, if a table has one."""
+def _without_width(values: str, spans: Iterable[tuple[float | None, float | None]]) -> tuple[str, ...]:
+    """The note on `values` whose intervals are not shown although there are several images, if a table has one."""
     if any(low is not None and high is not None and high - low < NO_WIDTH for low, high in spans):
-        return ("Without brackets: all images have the same value, from which no interval can be drawn.",)
+        return (f"{values} without brackets: all images have the same value, from which no interval can be drawn.",)
     return ()
 
 

@@ -10,10 +10,10 @@ from PIL import Image
 
 from ....choices import DataUse
 from ....errors import InputError, MedalignError
+from ....path_checks import is_absent
 from ....plain_text import as_typed, counted
 from ....teacher_cache.images import ChangedImage, UnreadableImage, read_expected_image
 from ....teacher_cache.sharing.data_use_gate import strictest
-from ...data.image_hashing import is_absent
 from ...data.manifest import Manifest
 from ...runs.run_inputs import RunInputs, read_inputs
 

@@ -62,6 +62,11 @@ class StorePreview:
     """Sentences about images that could not be used."""
     verdict: StoreVerdict
 
+    @property
+    def rows_compared(self) -> int:
+        """Number of rows that were compared with images; 0 if there are too few."""
+        return 0 if self.fit is None else len(self.rows.compared)
+
     def oddities(self) -> list[tuple[RowSummary, str, str]]:
         """Row, what is odd about it, and details; in row order."""
         found: list[tuple[RowSummary, str, str]] = [
@@ -100,7 +105,7 @@ class StorePreview:
             "largest_entropy": math.log(header.grid.patches),
             "images": {
                 "state": self.fit_verdict.state,
-                "rows_compared": len(rows.compared),
+                "rows_compared": self.rows_compared,
                 "agreement_own": None if fit is None else fit.own,
                 "agreement_other": None if fit is None else fit.other,
                 "own_image_preferred": None if fit is None else fit.preferred,
@@ -124,7 +129,7 @@ class StorePreview:
         kept = ("store", "looks", "verdict", "title", "data_use", "teacher", "profile", "grid", "rows", "rows_read")
         values = {name: summary[name] for name in kept}
         if self.images is not None:
-            values |= {"rows_with_an_image": self.rows.with_image, "rows_compared": len(self.rows.compared)}
+            values |= {"rows_with_an_image": self.rows.with_image, "rows_compared": self.rows_compared}
         values |= {
             "median_norm_in_a_row_of_E_v": _in_words([row.norm for row in self.rows.summaries]),
             "mean_cosine_of_a_row": _in_words([row.cosine for row in self.rows.summaries]),

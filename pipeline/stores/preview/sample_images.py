@@ -7,6 +7,7 @@ from typing import Final
 from PIL import Image
 
 from ....errors import InputError
+from ....path_checks import is_absent
 from ....plain_text import as_typed, counted
 from ....progress import Progress
 from ....teacher_cache.images import UnreadableImage, read_expected_image
@@ -14,7 +15,6 @@ from ....teacher_cache.store import HashKey, TeacherStore
 from ....teacher_cache.store.format.keyed_hashes import naming
 from ....teacher_cache.store.store_errors import OTHER_IMAGES
 from ....teacher_cache.workers.prefetch import ImageSource
-from ...data.image_hashing import is_absent
 from ...extraction.image_sources import ImageRequest, listed_sources
 from .row_flaws import Flaw
 from .row_sample import index_values

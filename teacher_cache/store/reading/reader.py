@@ -14,7 +14,7 @@ from ....choices import Profile
 from ....errors import InputError, StoreError
 from ....path_checks import path_text
 from ....plain_text import as_typed, counted, without_secrets
-from ...images import UnreadableImage, decode_image, image_hash, read_image_bytes
+from ...images import UnreadableImage, as_stored, decode_image, image_hash, read_image_bytes
 from ..access.remote import open_files
 from ..access.store_files import StoreFiles
 from ..file_names import INDEX_FILE
@@ -181,7 +181,7 @@ class TeacherStore(_Rows):
         """
         path = path_text("an image", path)
         try:
-            data = read_image_bytes(Path(path))
+            data = read_image_bytes(as_stored(Path(path)))
         except UnreadableImage as error:
             raise InputError(f"cannot read {path}: {error}") from error
         digest, pixels = image_hash(data), None

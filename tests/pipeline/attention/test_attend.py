@@ -190,6 +190,13 @@ def test_several_adapters_are_compared_with_their_base(given, tmp_path, monkeypa
     assert sentence in page.replace("\u00a0", " ")
 
 
+def test_an_image_is_found_in_another_unicode_form(given, tmp_path):
+    shutil.copy(given.images[0], tmp_path / "Scha\u0308del.png")
+    words = ("--image", tmp_path / "Sch\u00e4del.png", "--store", given.folder / "s.zarr", "--layers", "3")
+    values = json.loads(run(*given.words, *words, "--out", tmp_path / "out", "--json").out)
+    assert "teacher" in values["images"][0]
+
+
 def test_several_images_and_one_layer_without_an_adapter(given, tmp_path):
     words = [word for path in given.images for word in ("--image", path)]
     values = json.loads(run(*given.words, *words, "--layers", "3", "--out", tmp_path / "out", "--json").out)

@@ -110,6 +110,13 @@ def test_what_is_wrong_with_rows(tmp_path):
     assert "undecodable images: 2.png" in report.table()["first"]
 
 
+def test_findings_are_listed_only_if_there_are_any(tmp_path):
+    (tmp_path / "0.png").touch()
+    report = checked(tmp_path, [row(0)])
+    assert report.summary()["first"] == []
+    assert "first" not in report.table()
+
+
 rows = st.lists(
     st.tuples(
         st.sampled_from(["train", "validation", "test"]),

@@ -6,7 +6,8 @@ import os
 import numpy as np
 import pytest
 from medalign.errors import InputError
-from medalign.pipeline.data.image_hashing import hash_images, is_absent, require_files
+from medalign.path_checks import is_absent
+from medalign.pipeline.data.image_hashing import hash_images, require_files
 from medalign.progress import Silent
 from medalign.teacher_cache.images import read_image
 from medalign.teacher_cache.workers.cores import usable_cores

@@ -112,7 +112,7 @@ def test_predictions_and_scores_are_what_the_student_says(student, manifest_file
     assert metrics["scores"]["strict"]["closed_accuracy"] == {"value": closed.mean(), "count": 3}
     assert metrics["scores"]["strict"]["unscored"] == 2
     assert metrics["run"] == report.run
-    assert report.summary()["questions"] == 7
+    assert (report.summary()["split"], report.summary()["questions"]) == ("test", 7)
     assert 0 < report.seconds < 60
     shown = {(example.question, example.answer) for example in report.examples}
     assert shown <= set(table.select("question", "prediction").iter_rows())

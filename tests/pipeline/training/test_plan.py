@@ -31,6 +31,7 @@ def test_the_plan_says_what_a_run_would_do(lab):
     assert summary["trainable_rotation"] == 64 * 64
     assert summary["learning_rate_language_model"] == 1e-2
     assert summary["learning_rate_projector"] == pytest.approx(1e-3)
+    assert summary["aligned_layer"] == "2 of 4 (counted from 0)"
     assert summary["train_questions"] == QUESTIONS - 4
     assert summary["optimizer_steps"] == 2 * 5, "18 questions are 9 batches of 2, and 5 steps of 2 batches"
     assert summary["longest_sample_tokens"] == max(plan.train.lengths)
@@ -38,6 +39,17 @@ def test_the_plan_says_what_a_run_would_do(lab):
     memory = summary["memory_gib"]
     parts = ("weights", "gradients", "optimizer", "activations", "temporary")
     assert memory["total"] == pytest.approx(sum(memory[name] for name in parts), abs=0.003)
+
+
+def test_the_plan_names_aligned_layers_only_if_they_are_used(lab):
+    def aligned(**alignment):
+        settings = lab_settings(lab)
+        settings["alignment"] = {"layer": [1, 3], **alignment}
+        return plan_training(Settings.model_validate(settings)).summary()["aligned_layer"]
+
+    assert aligned() == "1, 3 of 4 (counted from 0)"
+    assert aligned(alpha=0, beta=0, rotation="none", query_experts=True) == "1, 3 of 4 (counted from 0)"
+    assert aligned(alpha=0, beta=0, rotation="none") is None
 
 
 def test_questions_without_an_answer_teach_nothing(lab, tmp_path):

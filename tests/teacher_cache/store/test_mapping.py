@@ -73,7 +73,9 @@ def test_for_image_finds_the_row_of_a_file(store, make_images, tmp_path):
     renamed.write_bytes(image.path.read_bytes())
     resaved = tmp_path / "resaved.bmp"  # other bytes, the same pixels
     Image.open(image.path).save(resaved)
-    for path in (image.path, str(image.path), renamed, resaved):
+    composed, decomposed = tmp_path / "Sch\u00e4del.png", tmp_path / "Scha\u0308del.png"
+    decomposed.write_bytes(image.path.read_bytes())
+    for path in (image.path, str(image.path), renamed, resaved, composed):
         found = store.for_image(path)
         assert found.E_v.equal(expected.E_v)
         assert found.E_a.equal(expected.E_a)

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .....errors import InputError
+from .....path_checks import is_absent
 from .....progress import Progress
-from ...image_hashing import is_absent
 from ..common import shortened
 from ..records import check_records, keyed, read_table, text
 from ..splits import split_name

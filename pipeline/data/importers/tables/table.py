@@ -110,7 +110,7 @@ def _read_file(
             problems.append(f"{place}: {problem}")
             continue
         question_id = values["question_id"] or f"{prefix}-{number}"
-        question = _asked(values, question_id, file, options, data_use)
+        question = _asked(values, question_id, file, place, options, data_use)
         inferred += question.row.answer_type is not None and values["answer_type"] is None
         asked.append(question)
     refuse(problems, file.path, len(rows), "rows")
@@ -233,7 +233,12 @@ def _problem(values: Mapping[str, Any], columns: TableColumns) -> str | None:
 
 
 def _asked(
-    values: Mapping[str, Any], question_id: str, file: TableFile, options: ImportOptions, data_use: DataUse
+    values: Mapping[str, Any],
+    question_id: str,
+    file: TableFile,
+    place: str,
+    options: ImportOptions,
+    data_use: DataUse,
 ) -> Asked:
     choices = values["options"].texts or None
     answer = values["answer"]
@@ -251,7 +256,7 @@ def _asked(
     )
     prefix = f"{file.folder}/" if file.folder and options.images is None else ""
     images = tuple(image if isinstance(image, StoredName) else f"{prefix}{image}" for image in values["images"])
-    return Asked(images=images, row=row)
+    return Asked(images=images, row=row, place=f"{place} of {file.path.name}")
 
 
 def answer_type(stated: str | None, answer: str | None, choices: Sequence[str] | None) -> AnswerType | None:

@@ -6,8 +6,8 @@ from typing import Any
 
 from .....choices import DataUse
 from .....errors import InputError
+from .....path_checks import is_absent
 from .....progress import Progress
-from ...image_hashing import is_absent
 from ...manifest import Manifest, ManifestRow
 from ..common import ImageColumns, ImportOptions, finished, read_images
 from ..records import lacking, read_records, text

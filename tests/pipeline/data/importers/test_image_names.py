@@ -153,6 +153,28 @@ def test_every_missing_image_that_is_there_in_another_spelling_is_named(tmp_path
     assert "--images" not in str(caught.value)  # the folder is the right one
 
 
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("case_3.jpg", "case_03.jpg"),
+        ("pictures/fal_3.jpg", "pictures/fall_3.jpg"),
+        ("picture/fall_3.jpg", "pictures/fall_3.jpg"),
+    ],
+)
+def test_the_closest_name_of_a_missing_image_is_suggested(tmp_path, name, near):
+    touch(tmp_path, "case_03.jpg", "case_13.jpg", "pictures/fall_3.jpg", "pictures/fall_33.jpg")
+    with pytest.raises(InputError) as caught:
+        located(tmp_path, name)
+    assert str(caught.value).splitlines()[-1] == f"{tmp_path / name}: did you mean {tmp_path / near}?"
+
+
+def test_an_image_with_another_number_is_not_suggested(tmp_path):
+    touch(tmp_path, "fall_4.jpg", "fall_31.jpg", "there.jpg")
+    with pytest.raises(InputError) as caught:
+        located(tmp_path, "fall_3.jpg", "there.jpg")
+    assert "did you mean" not in str(caught.value)
+
+
 def test_asked_images_are_known_in_any_spelling(tmp_path):
     record = {"question": "?", "answer": "yes", "answer_type": "CLOSED", "phrase_type": "freeform", "qid": 1}
     trees.draw(tmp_path / "images" / "\u00e9.jpg", 1)

@@ -319,6 +319,17 @@ def test_images_of_a_table_lie_beside_it_or_where_stated(folder):
     assert imported(table, images=folder / "far")[0].root == folder / "far"
 
 
+def test_a_missing_image_is_named_with_its_rows(folder):
+    table = write(folder / "lab.csv", "question,answer,image\nq?,a,a.png\nr?,b,x.png\ns?,b,y.png\nt?,b,x.png\n")
+    with pytest.raises(InputError) as caught:
+        imported(table)
+    assert str(caught.value).splitlines()[:3] == [
+        "2 of 3 image files are missing:",
+        f"  - {folder / 'x.png'} (row 2 of lab.csv and 1 more)",
+        f"  - {folder / 'y.png'} (row 3 of lab.csv)",
+    ]
+
+
 def test_times_in_nanoseconds_are_no_obstacle(folder):
     """As pandas writes them; the columns are not used."""
     moment = 1_600_000_000_123_456_789

@@ -280,7 +280,7 @@ def test_an_interval_without_width_is_not_shown(spec, cells, findings):
     others = [finding for finding in findings if (finding.system, finding.metric) != (sure.system, sure.metric)]
     grid = answer_grid(spec, "tiny", "strict", [sure, *others], costs(cells))
     assert [entry.interval == "" for entry in grid.rows[0][2:4]] == [True, False]
-    assert "all images have the same value" in " ".join(grid.notes)
+    assert "Scores without brackets: all images have the same value" in " ".join(grid.notes)
     assert "all images have the same value" not in " ".join(
         answer_grid(spec, "tiny", "strict", findings, costs(cells)).notes
     )
