@@ -162,11 +162,11 @@ class Shell:
 
     def _session(self, block: Block, place: str) -> None:
         """Run a Python session with the names of the sessions before it."""
-        test = doctest.DocTestParser().get_doctest(block.text, self._names, place, place, block.line)
+        test = doctest.DocTestParser().get_doctest(block.text, {}, place, place, block.line)
+        test.globs = self._names  # a copy would hide names from the functions of earlier sessions
         told: list[str] = []
         runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
         result = runner.run(test, out=told.append, clear_globs=False)
-        self._names = test.globs
         assert result.attempted, f"{place} has no example"
         assert not result.failed, "".join(told)
 

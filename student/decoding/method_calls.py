@@ -87,7 +87,7 @@ def check_ids(ids: Sequence[int], vocabulary: int, decoding: Decoding) -> None:
     if len(ids) > decoding.max_new_tokens:
         raise InputError(
             f"the decoding method {decoding.name!r} returned an answer of {len(ids)} tokens, but max_new_tokens is "
-            f"{decoding.max_new_tokens}. {_correct(decoding)}"
+            f"{decoding.max_new_tokens} (`run.max_new_tokens`). {_correct(decoding)}"
         )
 
 

@@ -1,6 +1,6 @@
 """Arrange findings as tables in the paper's layout, independent of the output format."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ....plain_text import signed_text
 from ....student.metrics.result import MetricResult
@@ -166,8 +166,7 @@ def _notes(spec: ComparisonSpec, findings: Sequence[Finding]) -> tuple[str, ...]
         *_few_images(findings),
         *_without_width("Scores", ((finding.low, finding.high) for finding in findings)),
     ]
-    absent = {finding.metric: finding.absent for finding in findings if finding.absent is not None}
-    notes += [f"{metric} is absent: {reason}" for metric, reason in absent.items()]
+    notes += _absent_metrics(findings)
     if any(paper_number(spec, finding) for finding in findings):
         notes.append(f"Parentheses: numbers of {paper_source()}.")
     beside = {f.system.decoding: settings_unlike_paper(spec, f.system) for f in findings if paper_number(spec, f)}
@@ -179,6 +178,17 @@ def _notes(spec: ComparisonSpec, findings: Sequence[Finding]) -> tuple[str, ...]
     if told:
         notes.append(f"{DAGGER}: the paper's code used other settings for this method: {'; '.join(told)}.")
     return tuple(notes)
+
+
+def _absent_metrics(findings: Sequence[Finding]) -> Iterator[str]:
+    """One note for each reason, such as a missing file, with all metrics that are absent for it."""
+    reasons = {finding.metric: finding.absent for finding in findings if finding.absent is not None}
+    for reason in dict.fromkeys(reasons.values()):
+        metrics = [metric for metric, other in reasons.items() if other == reason]
+        if len(metrics) == 1:
+            yield f"{metrics[0]} is absent: {reason}"
+        else:
+            yield f"{len(metrics)} metrics are absent ({', '.join(metrics)}): {reason}"
 
 
 def _few_images(findings: Sequence[Finding]) -> tuple[str, ...]:

@@ -233,7 +233,7 @@ def test_what_a_method_returns_is_checked(student, samples, monkeypatch, returne
     [
         ([9, -1, 9], r"the token id -1, but the student's vocabulary has the ids 0 to \d+\."),
         ([9, 10**6, 9], r"the token id 1000000, but the student's vocabulary has the ids 0 to \d+\."),
-        ([9] * 12, r"an answer of 12 tokens, but max_new_tokens is 3\."),
+        ([9] * 12, r"an answer of 12 tokens, but max_new_tokens is 3 \(`run\.max_new_tokens`\)\."),
     ],
 )
 def test_token_ids_that_are_no_answer_are_refused(student, samples, monkeypatch, ids, named):

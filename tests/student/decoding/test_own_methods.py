@@ -8,7 +8,7 @@ from importlib.metadata import EntryPoint
 
 import pytest
 import torch
-from decoded import questions, rotated_student
+from decoded import questions, rotated_student, tokens, written_out
 from medalign.errors import InputError, SettingsError
 from medalign.pipeline.evaluation.decoding_choice import describe_decodings
 from medalign.progress import Silent
@@ -19,6 +19,10 @@ from medalign.student.decoding.core.shared_settings import SearchSettings
 from medalign.student.decoding.generation import answer_batch
 from medalign.student.decoding.methods.greedy import METHOD
 from medalign.student.decoding.questions import Question, answer_questions
+from pages import ROOT, blocks
+from straight_pass import straight_pass
+
+OWN_DECODING = ROOT / "docs" / "how-to" / "own-decoding.md"
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +208,52 @@ def test_settings_are_a_dataclass(own):
         SettingsError, match=r"'own' cannot be registered: its settings are .*, but should be a dataclass"
     ):
         register(replace(METHOD, name="own", settings=Plain))
+
+
+class Uncached:
+    """The scores of the page's repetition penalty, from passes over the whole text of each row."""
+
+    def __init__(self, student, samples, penalty):
+        self.student, self.penalty = student, penalty
+        self.rows = [(*written_out(student, one), []) for one in samples]
+
+    def start(self):
+        return torch.stack([self.scores(*row) for row in self.rows])
+
+    def scores(self, prompt, images, answer):
+        scores = straight_pass(self.student, [*prompt, *answer], images).logits[-1].clone()
+        for token in set(answer):
+            scores[token] = scores[token] / self.penalty if scores[token] > 0 else scores[token] * self.penalty
+        return scores
+
+    def advance(self, tokens):
+        self.rows = [(*row[:2], [*row[2], token]) for row, token in zip(self.rows, tokens.tolist(), strict=True)]
+        return self.start()
+
+    def select(self, rows):
+        self.rows = [self.rows[row] for row in rows.tolist()]
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_the_repetition_penalty_of_the_page_is_that_of_a_slow_version(student, samples, own, beams):
+    """With beams, what the page's scorer remembers must follow their order."""
+    (block,) = [one for one in blocks(OWN_DECODING.read_text()) if one.title == "unrepeated.py"]
+    page = {"__name__": "unrepeated"}
+    exec(block.text, page)
+    register(page["METHOD"])
+
+    def slow(run, settings):
+        return search(run, Uncached(student, samples, settings.penalty), settings)
+
+    register(replace(page["METHOD"], name="slow", answer=slow))
+
+    def answers(name, **settings):
+        return tokens(student, samples, name, length=8, num_beams=beams, **settings)
+
+    penalized, plain = answers("unrepeated", penalty=3.0), answers("unrepeated", penalty=1.0)
+    assert penalized == answers("slow", penalty=3.0)
+    assert plain == answers("slow", penalty=1.0)
+    assert penalized != plain
 
 
 def test_an_import_that_ends_the_process_takes_no_other_method_with_it(monkeypatch, tmp_path):

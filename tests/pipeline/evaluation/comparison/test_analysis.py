@@ -169,6 +169,20 @@ def test_reports_have_metrics_in_rows_and_say_what_is_absent(spec, cells, findin
     assert best == [False, False, True, False], "the best of all, not of each adapter"
 
 
+def test_metrics_that_lack_the_same_file_share_a_note(spec, cells, findings):
+    """Otherwise, a line for each metric hides the rows that have numbers."""
+    names = [f"chexbert_{index}" for index in range(3)]
+    reasons = [("chexbert_0", "no CheXbert"), ("meteor", "no WordNet"), ("chexbert_1", "no CheXbert")]
+    lacking = find(findings, "LoRA", "warm", "chexbert")
+    more = [replace(lacking, metric=name, absent=reason) for name, reason in [*reasons, (names[2], "no CheXbert")]]
+    notes = report_grids(spec, "tiny", [*findings, *more], costs(cells))[0].notes
+    assert [note for note in notes if "absent" in note] == [
+        "chexbert is absent: no file of CheXbert here",
+        f"3 metrics are absent ({', '.join(names)}): no CheXbert",
+        "meteor is absent: no WordNet",
+    ]
+
+
 def test_differences_and_cells_are_listed(spec, cells, findings):
     grid = difference_grid(spec, "tiny", "strict", findings)
     assert len(grid.rows) == 6
