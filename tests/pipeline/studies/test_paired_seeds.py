@@ -64,20 +64,24 @@ def slow_draws(before, after, images, seed, resamples):
         yield difference(times, weights), difference(every_image, weights), difference(times, every_seed)
 
 
+def slow_interval(value, draws, of_seeds, of_images, seeds, images):
+    """Satterthwaite's degrees of freedom, and the percentile interval; with fewer than 10 units at least Student's."""
+    degrees = int((of_seeds + of_images) ** 2 / (of_seeds**2 / (seeds - 1) + of_images**2 / (images - 1)))
+    factor = student_t(0.975, degrees) * math.sqrt((degrees + 1) / degrees)
+    low, high = np.quantile(draws, [NormalDist().cdf(-factor), NormalDist().cdf(factor)])
+    reach = factor * draws.std()
+    return degrees, min(low, value - reach), max(high, value + reach)
+
+
 def test_the_interval_over_both_is_that_of_slow_draws(scores, images):
     few, n_images = scores[:, :, : 4 * EACH], 4
     found = seed_difference(*map(results, few), images[: n_images * EACH], Resampling(seed=3, resamples=120))
     draws, of_seeds, of_images = np.array(list(slow_draws(*few.tolist(), images[: n_images * EACH], 3, 120))).T
-    s, i = of_seeds.var(), of_images.var()
-    degrees = int((s + i) ** 2 / (s**2 / (SEEDS - 1) + i**2 / (n_images - 1)))
-    assert n_images - 1 <= degrees < SEEDS - 1 + n_images - 1
-    factor = student_t(0.975, degrees) * math.sqrt((degrees + 1) / degrees)
     value = np.nanmean(few[1]) - np.nanmean(few[0])
+    degrees, low, high = slow_interval(value, draws, of_seeds.var(), of_images.var(), SEEDS, n_images)
+    assert n_images - 1 <= degrees < SEEDS - 1 + n_images - 1
     assert found.both.mean == pytest.approx(value)
-    low, high = np.quantile(draws, [NormalDist().cdf(-factor), NormalDist().cdf(factor)])
-    reach = factor * draws.std()  # with fewer than 10 units at least Student's
-    assert found.both.low == pytest.approx(min(low, value - reach))
-    assert found.both.high == pytest.approx(max(high, value + reach))
+    assert (found.both.low, found.both.high) == (pytest.approx(low), pytest.approx(high))
 
 
 def test_intervals_over_seeds_are_students_or_wider(scores, images):
@@ -156,9 +160,5 @@ def test_a_gap_may_be_any_function_of_the_sums(of_seeds, of_images):
             [(times, [1] * 4) for times in image_times],
         )
     )
-    degrees = int((s.var() + i.var()) ** 2 / (s.var() ** 2 / 3 + i.var() ** 2 / 5))
-    factor = student_t(0.975, degrees) * math.sqrt((degrees + 1) / degrees)
-    low, high = np.quantile(both, [NormalDist().cdf(-factor), NormalDist().cdf(factor)])
-    value, reach = parts.sum(), factor * both.std()
-    assert found.low == pytest.approx(min(low, value - reach))
-    assert found.high == pytest.approx(max(high, value + reach))
+    _, low, high = slow_interval(parts.sum(), both, s.var(), i.var(), 4, 6)
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
