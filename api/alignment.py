@@ -82,7 +82,7 @@ def align(
         ...         "targets": "medalign-demo/targets.parquet",
         ...         "anchors": "medalign-demo/anchors.parquet",
         ...     },
-        ...     "translation": {"minimum_r2": -1.0},  # four images are too few to translate well
+        ...     "translation": {"minimum_r2": -1.0, "minimum_skill": None},  # four images are too few
         ...     "training": {
         ...         "steps": 1,
         ...         "targets_per_step": 2,

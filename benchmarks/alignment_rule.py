@@ -193,7 +193,8 @@ def study_of(out: Path, sizes: Sizes, stores: Mapping[tuple[float, str], Path]) 
             },
             "align": {
                 "trainable": {"vision_tower": "full"},
-                "translation": {"minimum_r2": 0},  # a teacher that cannot be translated is a regime too
+                # A teacher that cannot be translated is a regime too.
+                "translation": {"minimum_r2": 0, "minimum_skill": None},
                 "report": {"images": 0},
                 "training": {"steps": sizes.align_steps, "learning_rate": 0.0005} | steady,
             },

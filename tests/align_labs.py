@@ -41,7 +41,7 @@ def align_values(lab: Path, **training: Any) -> dict[str, Any]:
             "anchors": manifest,
             "anchors_split": "anchors",
         },
-        "translation": {"minimum_r2": -1e9},
+        "translation": {"minimum_r2": -1e9, "minimum_skill": None},
         "lora": {"r": 2, "lora_dropout": 0.1},
         "training": {**short, **training},
         "report": {"images": 0},

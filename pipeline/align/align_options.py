@@ -18,13 +18,15 @@ _READ_AT_ONCE = 16
 """Images of which tokens are only computed."""
 
 
-def feature_source(plan: AlignPlan) -> FeatureSource:
-    """Where teacher features come from: the store, or the control's network."""
-    if plan.settings.translation.control == "none":
-        return StoreFeatures(store=plan.store)
-    return RandomFeatures(
+def feature_sources(plan: AlignPlan) -> tuple[FeatureSource, FeatureSource | None]:
+    """Where features come from, and random ones to compare them with: the store and the control's network.
+
+    In a run of the control, the random features are the source, and nothing is compared.
+    """
+    random = RandomFeatures(
         grid=plan.student.images.grid, channels=plan.store.header.width, seed=plan.settings.training.seed
     )
+    return (StoreFeatures(store=plan.store), random) if plan.settings.translation.control == "none" else (random, None)
 
 
 def adapter_record(plan: AlignPlan, out: Path) -> AdapterRecord:
@@ -61,6 +63,7 @@ def regression_options(plan: AlignPlan) -> RegressionOptions:
             anchors_sha256=digest_images(plan.sets.anchors, plan.sets.held_out_anchors),
         ),
         minimum_r2=settings.translation.minimum_r2,
+        minimum_skill=settings.translation.minimum_skill,
         keep=settings.translation.keep,
         targets_per_step=settings.training.targets_per_step,
         anchors_per_step=settings.training.anchors_per_step,

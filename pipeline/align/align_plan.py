@@ -74,7 +74,7 @@ class AlignPlan:
         if self.settings.translation.control != "none":
             warnings.append(
                 f"translation.control is {self.settings.translation.control}: the store's features are not used, and "
-                "translation.minimum_r2 is not applied"
+                "translation.minimum_r2 and translation.minimum_skill are not applied"
             )
         if self.report_memory and self.fit is not None and self.report_memory + RESERVE > self.fit.card.memory:
             warnings.append(
@@ -113,6 +113,7 @@ class AlignPlan:
             "translation_rows": self.rows,
             "ridge": translation.ridge,
             "minimum_r2": translation.minimum_r2,
+            "minimum_skill": translation.minimum_skill,
             "keep": translation.keep,
             "control": translation.control,
             "optimizer_steps": training.steps,

@@ -79,6 +79,8 @@ class TranslationSettings(SettingsSection):
     """Penalty of the squared coefficients, in the sum over all rows (cells of all fitted anchors)."""
     minimum_r2: float = Field(default=0.5, lt=1)
     """Smallest R^2 on held-out anchors with which the student is trained (docs/align.md says why)."""
+    minimum_skill: float | None = Field(default=0.3, lt=1)
+    """Smallest share of what random features leave unexplained that the teacher explains; null: not checked."""
     keep: float = Field(default=0.3, ge=0)
     """Weight of the loss that keeps the anchors' tokens."""
     control: Literal["none", "random-teacher"] = "none"

@@ -27,7 +27,7 @@ from ..training.run_folder import check_adapter_files, check_run_folder, read_fi
 from ..training.train import check_same_inputs
 from ..yaml_files import check_sections, read_sections
 from .align_images import read_manifest
-from .align_options import adapter_record, feature_source, regression_options, training_options
+from .align_options import adapter_record, feature_sources, regression_options, training_options
 from .align_plan import AlignPlan, plan_align
 from .align_settings import ALIGN_CONFIG_FILE, MAY_CHANGE, AlignSettings
 from .measured_changes import Kind, Measure, MeasuredImages, Measurement, MeasureRequest
@@ -74,6 +74,8 @@ class AlignReport:
             **asdict(result.training),
             "translation_r2": facts.r2,
             "translation_r2_of_position_alone": facts.r2_position,
+            "translation_r2_of_random_features": facts.r2_random,
+            "translation_skill": facts.skill,
             "target_r2_before": facts.target_r2,
             "target_r2_after": result.target_r2,
             "anchors_moved": result.anchors_moved,
@@ -128,7 +130,7 @@ def _train(plan: AlignPlan, out: Path, progress: Progress, *, resume: bool) -> R
         plan.student,
         record,
         plan.sets,
-        feature_source(plan),
+        *feature_sources(plan),
         regression_options(plan),
         training_options(plan),
         out,

@@ -28,6 +28,8 @@ class DemoPlan:
     align_steps: int = 300
     minimum_r2: float = 0.5
     """Smallest R^2 of the translation with which the label-free stage trains."""
+    minimum_skill: float | None = 0.3
+    """The same for its skill against random features."""
     steps: int = 100
     batch_size: int = 16
     learning_rate: float = 2e-3
@@ -101,7 +103,7 @@ def align_settings(out: Path, plan: DemoPlan) -> AlignSettings:
             "anchors": manifest,
             "anchors_split": "anchors",
         },
-        "translation": {"minimum_r2": plan.minimum_r2},
+        "translation": {"minimum_r2": plan.minimum_r2, "minimum_skill": plan.minimum_skill},
         "trainable": {"vision_tower": "full"},
         "training": {
             "steps": plan.align_steps,

@@ -21,7 +21,7 @@ from ..finite import is_finite
 from ..inputs.collation import SampleImage
 from ..inputs.image_processing import StudentImages
 from ..transfer import to_device
-from .ridge import Determination, RidgeSums
+from .ridge import Determination, RidgeSolution, RidgeSums
 from .token_data import FeatureSource, TokenFile, read_image_pixels
 from .token_regressor import TokenRegressor
 from .translation import Translation, TranslationFacts, load_translation, save_translation
@@ -61,13 +61,21 @@ class Reader:
     regressor: TokenRegressor
     images: StudentImages
     source: FeatureSource
+    """The teacher's features, or the control's."""
+    random: FeatureSource | None
+    """Random features, whose translation is only measured; None if they are the source."""
     autocast: torch.dtype | None
     batch_size: int
 
+    @property
+    def fitted(self) -> Sequence[FeatureSource]:
+        """The sources that a translation is fitted for; the first is the one that trains."""
+        return [self.source] if self.random is None else [self.source, self.random]
+
     def batches(
-        self, chosen: Sequence[SampleImage], progress: Progress, *, with_features: bool = True
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Teacher features (empty without `with_features`) and current tokens, on the CPU.
+        self, chosen: Sequence[SampleImage], progress: Progress, sources: Sequence[FeatureSource]
+    ) -> Iterator[tuple[list[Tensor], Tensor]]:
+        """Features of each source and current tokens, on the CPU.
 
         Raises:
             InputError: An image cannot be read, or its tokens are not finite.
@@ -83,7 +91,7 @@ class Reader:
                     f"the image tokens of {part[0].path} or one of the next {len(part)} images are not finite. Set "
                     "student.dtype to bfloat16 or float32"
                 )
-            yield self.source(part, pixels) if with_features else torch.empty(0), tokens
+            yield [source(part, pixels) for source in sources], tokens
             progress.advance(len(part))
 
     def translate(self, translation: Translation, features: Tensor) -> Float[Tensor, "images cells width"]:
@@ -111,21 +119,23 @@ def prepare(
         path.parent.mkdir(parents=True, exist_ok=True)
         with AtomicFile(path.parent / TOKENS_FILE) as file:
             progress.start("fitting the translation", len(sets.anchors))
-            sums, dtype = _fit(reader, sets.anchors, file, progress)
-            solution = sums.solve(options.ridge)
-            translation = Translation.of(solution).to(reader.regressor.device)
+            solutions, dtype = _fit(reader, sets.anchors, options.ridge, file, progress)
+            translations = [Translation.of(solution).to(reader.regressor.device) for solution in solutions]
             progress.start("checking it on held-out anchors", len(sets.held_out_anchors))
-            translated, by_position = Determination(), Determination()
-            for features, tokens in reader.batches(sets.held_out_anchors, progress):
+            translated, by_position = [Determination() for _ in translations], Determination()
+            for features, tokens in reader.batches(sets.held_out_anchors, progress, reader.fitted):
                 file.write(_raw(tokens))
-                translated.add(tokens, reader.translate(translation, features))
-                by_position.add(tokens, solution.cell_mean.expand(tokens.shape))
+                for measured, fitted, one in zip(translated, translations, features, strict=True):
+                    measured.add(tokens, reader.translate(fitted, one))
+                by_position.add(tokens, solutions[0].cell_mean.expand(tokens.shape))
+    translation = translations[0]
     facts = TranslationFacts(
         ridge=options.ridge,
-        r2=translated.r2,
+        r2=translated[0].r2,
         r2_position=by_position.r2,
+        r2_random=translated[-1].r2,
         target_r2=measure_targets(reader, sets, translation, progress),
-        variance=solution.variance,
+        variance=solutions[0].variance,
         fitted=len(sets.anchors),
         held_out=len(sets.held_out_anchors),
         tokens_dtype=dtype,
@@ -153,7 +163,7 @@ def measure_targets(reader: Reader, sets: ImageSets, translation: Translation, p
     """R^2 of the student's current tokens of held-out targets, as predictions of their translated tokens."""
     progress.start("comparing tokens of held-out targets", len(sets.held_out_targets))
     measured = Determination()
-    for features, tokens in reader.batches(sets.held_out_targets, progress):
+    for (features,), tokens in reader.batches(sets.held_out_targets, progress, [reader.source]):
         measured.add(reader.translate(translation, features), tokens)
     return measured.r2
 
@@ -162,23 +172,27 @@ def measure_anchors(reader: Reader, sets: ImageSets, tokens: TokenFile, variance
     """How far the tokens of held-out anchors moved: mean squared difference in units of the tokens' variance."""
     progress.start("comparing tokens of held-out anchors", len(sets.held_out_anchors))
     moved, place = Determination(), len(sets.anchors)
-    for _, current in reader.batches(sets.held_out_anchors, progress, with_features=False):
+    for _, current in reader.batches(sets.held_out_anchors, progress, []):
         moved.add(tokens.read(range(place, place + len(current))), current)
         place += len(current)
     return moved.residual / (moved.rows * tokens.width * variance)
 
 
-def _fit(reader: Reader, anchors: Sequence[SampleImage], file: BinaryIO, progress: Progress) -> tuple[RidgeSums, str]:
-    """The sums of all anchors, whose tokens are written to `file`; and the precision of the tokens."""
-    sums, dtype = None, ""
-    for features, tokens in reader.batches(anchors, progress):
+def _fit(
+    reader: Reader, anchors: Sequence[SampleImage], ridge: float, file: BinaryIO, progress: Progress
+) -> tuple[list[RidgeSolution], str]:
+    """A solution for each source, from all anchors, whose tokens are written to `file`; and the tokens' precision."""
+    sums: list[RidgeSums] = []
+    dtype = ""
+    for features, tokens in reader.batches(anchors, progress, reader.fitted):
         file.write(_raw(tokens))
-        if sums is None:
-            sums = RidgeSums(cells=tokens.shape[1], channels=features.shape[2], width=tokens.shape[2])
+        if not sums:
+            _, cells, width = tokens.shape
+            sums = [RidgeSums(cells=cells, channels=one.shape[2], width=width) for one in features]
             dtype = str(tokens.dtype).removeprefix("torch.")
-        sums.add(features, tokens)
-    assert sums is not None
-    return sums, dtype
+        for products, one in zip(sums, features, strict=True):
+            products.add(one, tokens)
+    return [products.solve(ridge) for products in sums], dtype
 
 
 def _raw(tokens: Tensor) -> bytes:

@@ -38,6 +38,8 @@ class RegressionOptions:
     preparation: PreparationOptions
     minimum_r2: float
     """Smallest R^2 on held-out anchors with which the student is trained; not applied to a control."""
+    minimum_skill: float | None
+    """Smallest skill score against random features with which it is trained; None: not applied, nor to a control."""
     keep: float
     """Weight of the loss that keeps the anchors' tokens."""
     targets_per_step: int
@@ -64,6 +66,7 @@ def regress_student(
     record: AdapterRecord,
     sets: ImageSets,
     source: FeatureSource,
+    random: FeatureSource | None,
     options: RegressionOptions,
     training: TrainingOptions,
     out: Path,
@@ -73,6 +76,7 @@ def regress_student(
 ) -> RegressionResult:
     """Train tower and projector so that the tokens of targets become their translations; write the adapter to `out`.
 
+    `random` are random features that the translation is compared with; None if they are the `source`.
     Ctrl-C and `resume` are those of `run_trainer`. In each process the language model stays where it is.
 
     Raises:
@@ -85,6 +89,7 @@ def regress_student(
         regressor=regressor,
         images=student.images,
         source=source,
+        random=random,
         autocast=AUTOCAST[training.precision],
         batch_size=options.batch_size,
     )
@@ -152,10 +157,28 @@ def check_translation(facts: TranslationFacts, options: RegressionOptions) -> No
         raise InputError(
             f"the translation in the run's folder has another {', '.join(others)}. Start a new run with another --out"
         )
-    if own.control == "none" and not facts.r2 >= options.minimum_r2:
+    if own.control == "none" and (reasons := _too_poor(facts, options)):
+        limits = " and ".join(f"translation.{name}" for name in reasons)
         raise InputError(
             f"the student was not trained: the translation explains {facts.r2:.3f} of the variance of the tokens of "
-            f"{facts.held_out} held-out anchors (R^2), less than translation.minimum_r2 {options.minimum_r2:g}; the "
-            f"mean token of each cell alone explains {facts.r2_position:.3f}. Use more anchors (now {facts.fitted}), "
-            "a teacher that is valid on them, or anchors that the student reads well; or lower translation.minimum_r2"
+            f"{facts.held_out} held-out anchors (R^2), {'; and '.join(reasons.values())}. Use more anchors (now "
+            f"{facts.fitted}), a teacher that has learned what they show, or anchors that the student reads well; or "
+            f"lower {limits}"
         )
+
+
+def _too_poor(facts: TranslationFacts, options: RegressionOptions) -> dict[str, str]:
+    """Setting -> what a translation misses of it."""
+    reasons, minimum, skill = {}, options.minimum_skill, facts.skill
+    if not facts.r2 >= options.minimum_r2:
+        reasons["minimum_r2"] = (
+            f"less than translation.minimum_r2 {options.minimum_r2:g}; the mean token of each cell alone explains "
+            f"{facts.r2_position:.3f}"
+        )
+    if minimum is not None and skill is not None and not skill >= minimum:
+        reasons["minimum_skill"] = (
+            f"random features of the pixels explain {facts.r2_random:.3f}, and of what they leave the teacher explains "
+            f"{skill:.3f}, less than translation.minimum_skill {minimum:g}, so it may know nothing about these images, "
+            "and such a teacher harms answers"
+        )
+    return reasons

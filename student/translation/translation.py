@@ -28,6 +28,9 @@ class TranslationFacts:
     """On held-out anchors."""
     r2_position: float
     """On held-out anchors, of the mean token of each cell alone: what is known without looking at an image."""
+    r2_random: float | None = None
+    """On held-out anchors, of a translation fitted on random features of the pixels, as the control has them; None for
+    a run of an earlier version, which did not measure it."""
     target_r2: float
     """Of the untrained student's tokens of held-out targets, as predictions of their translated tokens."""
     variance: float
@@ -44,6 +47,17 @@ class TranslationFacts:
     """Digest of the hashes of all anchors, in order; never the hashes themselves, which would identify images."""
     control: str
     """none, or random-teacher."""
+
+    @property
+    def skill(self) -> float | None:
+        """Skill score against random features: the share of the error of their translation that the teacher's avoids.
+
+        `1 - (1 - r2) / (1 - r2_random)` (Murphy 1988, with mean squared errors); None if random features leave no
+        error, or were not measured.
+        """
+        if self.r2_random is None or not self.r2_random < 1.0:
+            return None
+        return 1.0 - (1.0 - self.r2) / (1.0 - self.r2_random)
 
 
 class Translation(nn.Module):

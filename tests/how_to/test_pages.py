@@ -12,7 +12,15 @@ from page_shell import PastRun, Shell
 from pages import PAGES, ROOT, blocks, is_shown
 from typer.testing import CliRunner
 
-TINY = {"phantoms": 12, "anchors": 6, "align_steps": 1, "minimum_r2": -1e6, "steps": 2, "batch_size": 4}
+TINY = {
+    "phantoms": 12,
+    "anchors": 6,
+    "align_steps": 1,
+    "minimum_r2": -1e6,
+    "minimum_skill": None,
+    "steps": 2,
+    "batch_size": 4,
+}
 """The demo of these tests: the same steps, in seconds."""
 
 

@@ -85,6 +85,7 @@ def test_a_finished_run_has_a_page_with_both_curves(lab, whole):
     assert set(table["panel"]) >= {"targets to their translations (loss_translation)", "total loss"}
     assert "Answers about held-out anchors: " in text
     assert "translation.minimum_r2" in text
+    assert "skill: share of what random features leave that the teacher explains" in text
     path.unlink()
 
 
@@ -142,6 +143,39 @@ def test_a_translation_that_explains_too_little_is_refused_before_training(lab):
         Silent(),
     )
     assert report.summary()["control"] == "random-teacher"
+
+
+def test_a_teacher_that_hardly_beats_random_features_is_refused_before_training(lab):
+    settings = align_settings(align_values(lab), translation__minimum_skill=0.3)
+    text = r"random features of the pixels explain -?\d\.\d+, and of what they leave .* translation\.minimum_skill 0\.3"
+    with pytest.raises(InputError, match=text):
+        run_align(settings, lab / "no-skill", Silent())
+    assert not (lab / "no-skill" / "medalign.json").exists()
+    assert not (lab / "no-skill" / "translation" / "anchor-tokens.bin").exists()
+
+
+def test_both_limits_are_named_if_both_are_missed(lab):
+    settings = align_settings(align_values(lab), translation__minimum_r2=0.5, translation__minimum_skill=0.3)
+    with pytest.raises(InputError, match=r"or lower translation\.minimum_r2 and translation\.minimum_skill$"):
+        run_align(settings, lab / "neither", Silent())
+
+
+def test_a_teacher_at_the_limit_trains(lab, whole):
+    _, facts = load_translation(whole / "translation" / "translation.safetensors")
+    values = align_values(lab, steps=1)
+    report = run_align(align_settings(values, translation__minimum_skill=facts.skill), lab / "limit", Silent())
+    assert report.summary()["translation_skill"] == facts.skill
+    with pytest.raises(InputError, match=r"less than translation\.minimum_skill"):
+        run_align(align_settings(values, translation__minimum_skill=facts.skill + 1e-6), lab / "above", Silent())
+
+
+def test_random_features_are_those_of_the_control(lab, whole):
+    values = align_values(lab, steps=1)
+    control = run_align(align_settings(values, translation__control="random-teacher"), lab / "control", Silent())
+    _, facts = load_translation(whole / "translation" / "translation.safetensors")
+    summary = control.summary()
+    assert facts.r2_random == summary["translation_r2"] == summary["translation_r2_of_random_features"]
+    assert summary["translation_skill"] == 0.0
 
 
 def test_settings_that_would_change_the_result_are_refused_on_resume(lab, whole):

@@ -32,7 +32,9 @@ from medalign.teacher_cache.geometry.patch_grid import PatchGrid
 from medalign.teacher_cache.teachers.teacher_loading import load_teacher
 from typer.testing import CliRunner
 
-TINY = DemoPlan(seed=0, phantoms=12, anchors=6, align_steps=1, minimum_r2=-1e6, steps=2, batch_size=4)
+TINY = DemoPlan(
+    seed=0, phantoms=12, anchors=6, align_steps=1, minimum_r2=-1e6, minimum_skill=None, steps=2, batch_size=4
+)
 
 
 class Notes(Silent):

@@ -1,5 +1,7 @@
 """The translation is the ridge regression of its equation: against one least-squares problem of all rows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -109,6 +111,18 @@ def test_r2_is_explained_variance(seed, batches):
     total = sum((row - y.reshape(-1, 2).mean(0)) @ (row - y.reshape(-1, 2).mean(0)) for row in y.reshape(-1, 2))
     assert measured.r2 == pytest.approx(1 - ((y - p) ** 2).sum() / total, abs=1e-9)
     assert measured.residual == pytest.approx(((y - p) ** 2).sum())
+
+
+@given(errors=st.tuples(st.floats(0, 9), st.floats(0.1, 9)), variance=st.floats(0.5, 9))
+def test_skill_is_the_share_of_the_error_of_random_features_that_the_teacher_avoids(errors, variance):
+    teacher, random = errors
+    facts = replace(FACTS, r2=1 - teacher / variance, r2_random=1 - random / variance)
+    assert facts.skill == pytest.approx((random - teacher) / random, abs=1e-9)
+
+
+@pytest.mark.parametrize("r2_random", [None, 1.0, float("nan")])
+def test_without_an_error_of_random_features_there_is_no_skill(r2_random):
+    assert replace(FACTS, r2_random=r2_random).skill is None
 
 
 FACTS = TranslationFacts(

@@ -10,6 +10,7 @@ from .....errors import InputError
 from .....plain_text import as_typed
 from .....student.adapters.adapter_folder import AdapterRecord, read_adapter_record
 from .....student.file_errors import unfinished_run
+from .....student.translation.translation import TranslationFacts
 from ....align.align_settings import ALIGN_CONFIG_FILE
 from ....align.align_student import AlignReport, continue_command, read_finished_align
 from ....align.measured_changes import AnswersMoved, Measurement, ProbeMoved
@@ -50,7 +51,7 @@ def _lead(report: AlignReport, log: Log) -> str:
     facts, result = report.result.translation, report.result
     sentences = [
         f"The translation explains {percent(facts.r2)} of the variance of the tokens of {facts.held_out} held-out "
-        f"anchors ({percent(facts.r2_position)} without looking at the image)."
+        f"anchors ({percent(facts.r2_position)} without looking at the image{_of_random(facts)})."
     ]
     if facts.control != "none":
         sentences.insert(0, f"This is the control {facts.control}: the store's features were not used.")
@@ -64,6 +65,11 @@ def _lead(report: AlignReport, log: Log) -> str:
     answers = (report.measured or Measurement()).answers
     sentences += [f"Answers about held-out {found.sentence()}." for found in answers]
     return " ".join(filter(None, sentences))
+
+
+def _of_random(facts: TranslationFacts) -> str:
+    known = facts.r2_random is not None and facts.control == "none"
+    return f", {percent(facts.r2_random)} from random features of it" if known else ""
 
 
 def _state(report: AlignReport) -> State:
@@ -102,6 +108,8 @@ def _translation(report: AlignReport) -> Section:
     rows = [
         ("translation, held-out anchors", facts.r2),
         ("mean token of each cell alone, held-out anchors", facts.r2_position),
+        ("translation of random features, held-out anchors", facts.r2_random),
+        ("skill: share of what random features leave that the teacher explains", facts.skill),
         ("tokens of held-out targets, before", facts.target_r2),
         ("tokens of held-out targets, after", result.target_r2),
         ("anchors moved (mean squared difference / variance)", result.anchors_moved),
@@ -110,7 +118,7 @@ def _translation(report: AlignReport) -> Section:
         title="Translation",
         text=[
             f"Fitted on {facts.fitted} anchors with ridge {facts.ridge:g}. A high R² guarantees nothing: random "
-            "features reach one too where tokens are close to the pixels (docs/align.md, the control)."
+            "features reach one too where tokens are close to the pixels. The skill compares with them (docs/align.md)."
         ],
         tables=[Table(columns=("R²", "value"), rows=[row for row in rows if row[1] is not None])],
     )
