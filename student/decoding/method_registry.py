@@ -55,8 +55,13 @@ def register(method: Method) -> None:
         raise SettingsError(f"{method!r} is no medalign.student.decoding.Method, so it cannot be registered")
     if flaws := _flaws(method):
         raise SettingsError(f"the decoding method {method.name!r} cannot be registered: {flaws}")
-    if method.name in method_names():
+    if method.name in _METHODS:
         raise SettingsError(f"a decoding method named {method.name!r} already exists. Choose another name")
+    if entries := _installed(method.name):
+        raise SettingsError(
+            f"a decoding method named {method.name!r} is installed already, by {_place(entries[0])}, and needs no "
+            "register(). Choose another name if this is another method"
+        )
     _METHODS[method.name] = method
 
 
@@ -71,17 +76,17 @@ def find_method(name: str) -> Method:
     Raises:
         SettingsError: there is no such method, or several; or its package cannot be loaded or gives it another name.
     """
-    installed = {entry.value: entry for entry in installed_entry_points(ENTRY_POINTS) if entry.name == name}
+    installed = _installed(name)
     if len(installed) + (name in _METHODS) > 1:
-        places = [*(["medalign or this process"] if name in _METHODS else []), *map(_place, installed.values())]
+        places = [*(["medalign or this process"] if name in _METHODS else []), *map(_place, installed)]
         raise SettingsError(
             f"there are {len(places)} decoding methods named {name!r}: of {', and of '.join(places)}. Rename or "
             "uninstall those of packages that should not be used"
         )
     if name in _METHODS:
         return _METHODS[name]
-    for entry in installed.values():
-        return _load(entry)
+    if installed:
+        return _load(installed[0])
     raise SettingsError(
         f"unknown decoding method {name!r}{_nearest(name, method_names())}. `medalign student decodings` lists all "
         "methods and their settings"
@@ -126,6 +131,11 @@ def choose_decoding(name: str, settings: Mapping[str, object] | None = None, *, 
     if problems:
         raise SettingsError("decoding: " + "; ".join(problems))
     return Decoding(name=name, max_new_tokens=max_new_tokens, settings=validated)
+
+
+def _installed(name: str) -> list[EntryPoint]:
+    """Entry points of this name; one that is found twice counts once."""
+    return list({entry.value: entry for entry in installed_entry_points(ENTRY_POINTS) if entry.name == name}.values())
 
 
 def _place(entry: EntryPoint) -> str:

@@ -94,6 +94,9 @@ def test_a_method_of_an_installed_package_can_be_used(monkeypatch, example):
     entries = [Entry("mirror", "mirror:METHOD", method_registry.ENTRY_POINTS)]
     monkeypatch.setattr(method_registry, "installed_entry_points", lambda group: entries)
     assert choose_decoding("mirror", max_new_tokens=1).method is example
+    expected = "is installed already, by an installed package (mirror:METHOD), and needs no register()"
+    with pytest.raises(SettingsError, match=re.escape(expected)):
+        register(example)
 
 
 def test_a_name_of_several_methods_is_refused_and_no_other(monkeypatch):

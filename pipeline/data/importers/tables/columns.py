@@ -128,9 +128,10 @@ def letter_of(name: str) -> str:
 
 def _missing_message(path: Path, names: Sequence[str], missing: Sequence[str]) -> str:
     tried = "\n".join(f"  {role}: {', '.join(USUAL_NAMES[role])}" for role in missing)
+    options = " ".join(f"--column {role}=NAME" for role in missing)
     return (
         f"{path} has no column for {', '.join(missing)}; its columns: {', '.join(names) or 'none'}\n"
-        f"Looked for:\n{tried}\nSpecify it with --column {missing[0]}=NAME"
+        f"Looked for:\n{tried}\nSpecify {'it' if len(missing) == 1 else 'them'} with {options}"
     )
 
 

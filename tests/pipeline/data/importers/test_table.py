@@ -109,7 +109,9 @@ def test_missing_columns_are_named_beside_those_there(folder):
     message = str(caught.value)
     assert "has no column for question, answer, image; its columns: Frage, Antwort, Bild" in message
     assert "image: image, images, image_path" in message
-    assert "Specify it with --column question=NAME" in message
+    assert message.endswith("Specify them with --column question=NAME --column answer=NAME --column image=NAME")
+    with pytest.raises(InputError, match=r"Specify it with --column image=NAME$"):
+        imported(table, "question=Frage", "answer=Antwort")
     with pytest.raises(InputError, match="has no column for answer=A; its columns: Frage, Antwort, Bild"):
         imported(table, "question=Frage", "answer=A", "image=Bild")
     assert imported(table, "question=Frage", "answer=Antwort", "image=Bild")[1][0]["answer"] == "a"
