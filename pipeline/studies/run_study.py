@@ -76,6 +76,7 @@ def run_study(request: StudyRequest, out: Path, progress: Progress) -> StudyRepo
     queue = UnitQueue(out, task, lambda: check_claim(out, digest), progress)
     answers = AnswersOfRuns(plan, out)
     parts: list[Part] = ["develop"]
+    plan.require_scored("develop")
     with quick_collection():
         choices = _develop(plan, queue, answers, request)
         write_choices(out, spec, choices)
@@ -132,6 +133,7 @@ def _require_finished(queue: UnitQueue, units: Sequence[Any]) -> None:
 
 def _read_test(plan: UnitPlan, queue: UnitQueue, runs: Sequence[Run], out: Path) -> None:
     """Lock the study, then answer the test questions."""
+    plan.require_scored("test")
     units = [plan.answers(run, "test") for run in runs]
     take_lock(out, plan.spec, [unit.digest for unit in units])
     queue.do(units)

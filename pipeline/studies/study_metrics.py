@@ -5,11 +5,21 @@ from typing import Final
 import polars as pl
 
 from ...student.metrics.result import MetricResult, mean_result
-from ...student.metrics.vqa import KINDS, READINGS
+from ...student.metrics.vqa import KINDS, READINGS, AnsweredQuestion, score_question
 
 ALL: Final = "all"
 METRIC_NAMES: Final = tuple(f"{kind}_{reading}" for reading in sorted(READINGS, reverse=True) for kind in (ALL, *KINDS))
 """`all_strict`, `open_strict`, ...; `all` is the mean over every scored question, whatever its kind."""
+
+
+def scores_any(questions: pl.DataFrame, name: str) -> bool:
+    """Whether a metric scores any of these questions of a manifest, whatever is answered."""
+    kind, _, reading = name.partition("_")
+    for row in questions.select("answer", "answer_type", "options").unique().iter_rows(named=True):
+        score = getattr(score_question(AnsweredQuestion(prediction="", **row)), reading)
+        if score is not None and kind in (ALL, score.kind):
+            return True
+    return False
 
 
 def metric_result(predictions: pl.DataFrame, name: str) -> MetricResult:

@@ -123,6 +123,8 @@ def plan_study(
     with TemporaryDirectory(prefix="medalign-study-") as folder:
         inputs = StudyInputs(Path(folder))
         plan = UnitPlan(spec, inputs, device)
+        plan.require_scored("develop")
+        plan.require_scored("test")
         tuning, final = plan.tuning_runs(), plan.final_runs(_choices(spec))
         units = all_units([plan.answers(run, "develop") for run in [*tuning, *final]])
         test = [unit for unit in all_units([plan.answers(run, "test") for run in final]) if unit not in units]

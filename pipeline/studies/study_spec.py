@@ -14,19 +14,24 @@ from ..yaml_files import check_sections, read_sections, refuse_enormous
 from .study_metrics import METRIC_NAMES
 
 Name = Annotated[str, Field(min_length=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
 
 
 def flat_settings(values: Any) -> Any:
-    """Settings by dotted name; sections may be nested: `{alignment: {beta: 0.1}}` is `{alignment.beta: 0.1}`."""
+    """Settings by dotted name; sections may be nested: `{alignment: {beta: 0.1}}` is `{alignment.beta: 0.1}`.
+
+    Raises:
+        ValueError: A setting is there in both forms.
+    """
     if not isinstance(values, Mapping):
         return values
     found: dict[Any, Any] = {}
     for name, value in values.items():
-        if isinstance(value, Mapping):
-            found |= {f"{name}.{key}": item for key, item in flat_settings(value).items()}
-        else:
-            found[name] = value
+        inner = flat_settings(value)
+        more = {f"{name}.{key}": item for key, item in inner.items()} if isinstance(value, Mapping) else {name: value}
+        if repeated := [key for key in more if key in found]:
+            raise ValueError(f"{', '.join(repeated)} is set twice, once as a section")
+        found |= more
     return found
 
 
@@ -104,7 +109,7 @@ class RegimeSpec(_Section):
     """Images of `student align`, which needs both."""
     anchors: ImageSource | None = None
     settings: StageSettings = StageSettings()
-    arms: tuple[Name, ...] | None = None
+    arms: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
     """Names of the arms to run; null: all."""
 
 
@@ -179,7 +184,7 @@ class StudySpec(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> "StudySpec":
-        if problems := [*_names(self), *_trials(self), *_stages(self)]:
+        if problems := [*_names(self), *_comparisons(self), *_trials(self), *_stages(self)]:
             raise ValueError("\n".join(problems))
         return self
 
@@ -256,6 +261,30 @@ def _names(spec: StudySpec) -> Iterator[str]:
     )
 
 
+def _comparisons(spec: StudySpec) -> Iterator[str]:
+    """Comparisons that compare nothing, or something twice; and metrics that are listed twice."""
+    yield from (
+        f"metrics: {name} appears {number} times" for name, number in Counter(spec.metrics).items() if number > 1
+    )
+    regimes = {regime.name: {arm.name for arm in spec.arms_of(regime)} for regime in spec.regimes}
+    known = {arm.name for arm in spec.arms}
+    for name, arms in regimes.items():
+        if spec.baseline in known and spec.baseline not in arms:
+            yield f"regimes.{name}: does not run the baseline {spec.baseline!r}, with which its arms are compared"
+    seen = set()
+    for pair in spec.comparisons:
+        regime = pair.regime or spec.regimes[0].name
+        what, key = f"{pair.arm!r} against {pair.against!r}", (regime, frozenset((pair.arm, pair.against)))
+        if pair.arm == pair.against:
+            yield f"comparisons: {pair.arm!r} is compared with itself"
+        elif key in seen:
+            yield f"comparisons: {what} in regime {regime!r} appears twice, perhaps the other way around"
+        seen.add(key)
+        for name in (pair.arm, pair.against):
+            if name in known and name not in regimes.get(regime, known):
+                yield f"comparisons: {what}: regime {regime!r} does not run {name!r}"
+
+
 def _trials(spec: StudySpec) -> Iterator[str]:
     """Arms with more or fewer trials than others, which would be tuned better or worse."""
     numbers = {arm.name: len(arm.trials) for arm in spec.arms if not arm.is_base}
@@ -270,6 +299,9 @@ def _trials(spec: StudySpec) -> Iterator[str]:
     if spec.tuning is not None and spec.tuning.study is not None and spec.tuning.regime is None:
         yield "tuning.regime: missing; name the regime of tuning.study whose choices are used"
     for arm in spec.arms:
+        for number, trial in enumerate(arm.trials):
+            if trial in arm.trials[:number]:
+                yield f"arms.{arm.name}: trials {arm.trials.index(trial) + 1} and {number + 1} are the same"
         if arm.is_base and arm.trials:
             yield f"arms.{arm.name}: has trials, but neither align nor train"
         for stage in ("align", "train"):

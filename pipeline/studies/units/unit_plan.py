@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel
 
 from ....choices import DtypeChoice
+from ....errors import InputError
 from ....student.decoding import Decoding, choose_decoding
 from ...align.align_settings import MAY_CHANGE as MAY_CHANGE_ALIGN
 from ...align.align_settings import AlignSettings
@@ -15,6 +16,7 @@ from ...evaluation.evaluate import ASKED
 from ...runs.provenance import describe_questions
 from ...training.resume import MAY_CHANGE
 from ...training.settings import Settings
+from ..study_metrics import scores_any
 from ..study_spec import ArmSpec, RegimeSpec, StageSettings, StudySpec
 from .arm_settings import NO_TRIAL, align_settings, train_settings
 from .study_inputs import DataStore, StudyInputs
@@ -100,6 +102,22 @@ class UnitPlan:
                     number, settings = chosen.get((spec.tuned_regime(regime), arm.name), (None, NO_TRIAL))
                     found.append(Run(regime=regime, arm=arm, trial=number, settings=settings, seed=seed))
         return found
+
+    def require_scored(self, part: Part) -> None:
+        """Check that the primary metric scores a question of each regime, before anything is trained or locked.
+
+        Raises:
+            InputError: It does not.
+        """
+        metric = self.spec.metrics[0]
+        for regime in self.spec.regimes:
+            source = regime.develop if part == "develop" else regime.test
+            if not scores_any(self.inputs.questions(source).manifest.frame, metric):
+                raise InputError(
+                    f"regimes.{regime.name}.{part}: {metric}, the primary metric, scores no question of "
+                    f"{source.manifest} (split {source.split}): list another one first in metrics, or choose other "
+                    "questions"
+                )
 
     def answers(self, run: Run, part: Part) -> Unit:
         """The unit with a run's answers to the questions of one split."""

@@ -12,6 +12,7 @@ from medalign.pipeline.reports.runs.run_report import write_run_report
 from medalign.pipeline.reports.studies.study_page import study_page
 from medalign.pipeline.studies.run_study import StudyRequest, run_study
 from medalign.pipeline.studies.study_claim import digest_spec
+from medalign.pipeline.studies.study_plan import plan_study
 from medalign.pipeline.studies.study_results import DIFFERENCES_FILE, RUNS_FILE
 from medalign.pipeline.studies.study_spec import study_of
 from medalign.pipeline.studies.units import unit_queue
@@ -172,6 +173,30 @@ def test_the_test_questions_are_read_once(lab, tmp_path, done):
     both = rf"{digest_spec(study_of(values))}, but this one is {digest_spec(study_of(changed))}"
     with pytest.raises(InputError, match=both):
         run(changed, tmp_path)
+
+
+@pytest.mark.parametrize("part", ["develop", "test"])
+def test_a_primary_metric_that_scores_nothing_is_refused_before_work_and_lock(lab, tmp_path, done, part):
+    spec, out = study_values(lab), tmp_path / "study"
+    spec["regimes"][0][part] |= {"answer_types": ["report"]}
+    manifest = Manifest.read(lab / "manifest.parquet")
+    kinds = pl.when(pl.int_range(pl.len()) % 2 == 0).then(pl.lit("report")).otherwise(pl.lit("open"))
+    Manifest(manifest.frame.with_columns(answer_type=kinds), manifest.root, "noise").write(tmp_path / "kinds.parquet")
+    for name in ("train", "develop", "test"):
+        spec["regimes"][0][name]["manifest"] = str(tmp_path / "kinds.parquet")
+    spec["regimes"][0]["train"]["answer_types"] = None
+    message = rf"regimes\.noise\.{part}: all_strict, the primary metric, scores no question of"
+    with pytest.raises(InputError, match=message):
+        plan_study(study_of(spec), out, None, "cpu", Silent())
+    if part == "develop":
+        with pytest.raises(InputError, match=message):
+            run(spec, out)
+        assert not done
+    else:
+        run(spec, out)
+        with pytest.raises(InputError, match=message):
+            run(spec, out, read_test=True)
+        assert not (out / "test-lock.json").exists()
 
 
 def test_a_stopped_test_is_completed_and_changed_data_are_refused(lab, tmp_path, done):

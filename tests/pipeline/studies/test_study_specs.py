@@ -42,7 +42,7 @@ def test_figures_of_the_paper_are_planned_at_7b(tmp_path, monkeypatch):
     manifest = Manifest.read(lab / "manifest.parquet")
     rows = manifest.frame.filter(manifest.frame["image"].is_not_null())
     splits = (["train"] * 3 + ["validation", "test"])[: rows.height]
-    frame = rows.head(5).with_columns(split=pl.Series(splits))
+    frame = rows.head(5).with_columns(split=pl.Series(splits), answer_type=pl.lit("open"))
     Manifest(frame, manifest.root, "slake").write(tmp_path / "manifests/slake.parquet")
     hashes = hashes_of([manifest.path_of(image) for image in frame["image"]])
     write_store(tmp_path / "stores/slake-unimed-l14.zarr", range(5), hashes=hashes, grid=PatchGrid(24, 24))
@@ -81,6 +81,61 @@ def test_every_problem_of_a_specification_is_named():
         "regimes.noise: arm 'LoRA' trains, but train.labels is 0",
     ):
         assert part in said
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metrics": ["all_strict", "all_strict"]}, "metrics: all_strict appears 2 times"),
+        ({"comparisons": [{"arm": "LoRA", "against": "LoRA"}]}, "comparisons: 'LoRA' is compared with itself"),
+        (
+            {
+                "comparisons": [
+                    {"arm": "LoRA", "against": "base"},
+                    {"arm": "base", "against": "LoRA", "regime": "noise"},
+                ]
+            },
+            "comparisons: 'base' against 'LoRA' in regime 'noise' appears twice, perhaps the other way around",
+        ),
+        ({"seeds": [True, False]}, "seeds"),
+        ({"seeds": ["0"]}, "seeds"),
+        ({"seeds": [0.0]}, "seeds"),
+    ],
+)
+def test_what_would_distort_the_statistics_is_refused(change, message):
+    with pytest.raises(SettingsError, match=message):
+        study_of(study_values(Path("lab")) | change)
+
+
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        (["base"], "regimes.noise: does not run the baseline 'LoRA', with which its arms are compared"),
+        (["base"], "'align \\+ MEDALIGN' against 'LoRA': regime 'noise' does not run 'LoRA'"),
+        (["LoRA"], "regime 'noise' does not run 'align \\+ MEDALIGN'"),
+        ([], "regimes.0.arms"),
+    ],
+)
+def test_a_regime_runs_what_it_compares(arms, message):
+    values = study_values(Path("lab"))
+    values["regimes"][0]["arms"] = arms
+    with pytest.raises(SettingsError, match=message):
+        study_of(values)
+
+
+def test_the_same_trial_twice_is_refused_in_any_notation():
+    values = with_trials(study_values(Path("lab")))
+    values["arms"][1]["trials"] = [{"train": {"lora.r": 2}}, {"train": {"lora": {"r": 2}}}]
+    with pytest.raises(SettingsError, match=r"arms\.LoRA: trials 1 and 2 are the same"):
+        study_of(values)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_setting_in_both_notations_is_refused(order):
+    values = study_values(Path("lab"))
+    values["settings"]["train"] = dict([("alignment.alpha", 1), ("alignment", {"alpha": 0.5})][::order])
+    with pytest.raises(SettingsError, match=r"alignment\.alpha is set twice, once as a section"):
+        study_of(values)
 
 
 @pytest.mark.parametrize(
