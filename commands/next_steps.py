@@ -22,7 +22,7 @@ _STEPS: Final = {
     "questions and student",
     "init": "`medalign student train CONFIG.yaml --set student.path={student} --out ADAPTER`; "
     "`medalign config list` shows configurations",
-    "plan": "run the same command without --dry-run to train",
+    "plan": "run the same command with --out FOLDER in place of --dry-run to train",
     "train": "`medalign student evaluate --student {adapter} --manifest {manifest} --out RESULTS`",
     "align": "`medalign student evaluate --student {adapter} --manifest MANIFEST --out RESULTS`; to train on labels "
     "from here, `medalign student train CONFIG.yaml --set student.path={adapter} --out ADAPTER`",

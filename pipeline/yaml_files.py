@@ -97,7 +97,10 @@ def check_sections(
 
 def _describe(path: Path | str, error: ValidationError, model: type[BaseModel], earlier: EarlierNames) -> str:
     lines: list[str] = []
-    for problem in error.errors():
+    problems = error.errors()
+    for problem in problems:
+        if problem["type"] == "too_short" and any(_is_inside(other["loc"], problem["loc"]) for other in problems):
+            continue  # invalid items are not counted
         if not problem["loc"]:  # about the file as a whole; each line has its keys and values
             lines += [f"  {line}" for line in _message(problem["msg"]).splitlines()]
             continue
@@ -109,6 +112,10 @@ def _describe(path: Path | str, error: ValidationError, model: type[BaseModel], 
         else:
             lines.append(f"  {name}: {_message(problem['msg'])}, found {_shortened(problem['input'])}")
     return "\n".join([f"{path} has {len(lines)} problem{'s' if len(lines) > 1 else ''}:", *lines])
+
+
+def _is_inside(location: Sequence[int | str], outer: Sequence[int | str]) -> bool:
+    return len(location) > len(outer) and location[: len(outer)] == outer
 
 
 def _message(text: str) -> str:

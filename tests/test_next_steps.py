@@ -98,7 +98,7 @@ STEPS = {
     "student train config.json --dry-run --out": (
         "training.plan.plan_training",
         report(),
-        "run the same command without --dry-run to train",
+        "run the same command with --out FOLDER in place of --dry-run to train",
     ),
     "student evaluate --student s --manifest m --out": (
         "evaluation.evaluate.run_evaluation",

@@ -161,7 +161,7 @@ def check_translation(facts: TranslationFacts, options: RegressionOptions) -> No
         limits = " and ".join(f"translation.{name}" for name in reasons)
         raise InputError(
             f"the student was not trained: the translation explains {facts.r2:.3f} of the variance of the tokens of "
-            f"{facts.held_out} held-out anchors (R^2), {'; and '.join(reasons.values())}. Use more anchors (now "
+            f"{facts.held_out} held-out anchors (R^2){''.join(reasons.values())}. Use more anchors (now "
             f"{facts.fitted}), a teacher that has learned what they show, or anchors that the student reads well; or "
             f"lower {limits}"
         )
@@ -172,13 +172,13 @@ def _too_poor(facts: TranslationFacts, options: RegressionOptions) -> dict[str, 
     reasons, minimum, skill = {}, options.minimum_skill, facts.skill
     if not facts.r2 >= options.minimum_r2:
         reasons["minimum_r2"] = (
-            f"less than translation.minimum_r2 {options.minimum_r2:g}; the mean token of each cell alone explains "
+            f", less than translation.minimum_r2 {options.minimum_r2:g}; the mean token of each cell alone explains "
             f"{facts.r2_position:.3f}"
         )
     if minimum is not None and skill is not None and not skill >= minimum:
         reasons["minimum_skill"] = (
-            f"random features of the pixels explain {facts.r2_random:.3f}, and of what they leave the teacher explains "
-            f"{skill:.3f}, less than translation.minimum_skill {minimum:g}, so it may know nothing about these images, "
-            "and such a teacher harms answers"
+            f". Random features of the pixels explain {facts.r2_random:.3f}; the teacher explains {skill:.3f} of what "
+            f"they leave (its skill), less than translation.minimum_skill {minimum:g}. On phantoms, a teacher that had "
+            "learned nothing, with a skill of 0.1, made answers worse"
         )
     return reasons

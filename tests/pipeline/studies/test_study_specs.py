@@ -123,6 +123,13 @@ def test_a_regime_runs_what_it_compares(arms, message):
         study_of(values)
 
 
+def test_a_mistake_in_a_regime_is_one_problem():
+    values = study_values(Path("lab"))
+    values["regimes"][0]["train"]["labels"] = -1
+    with pytest.raises(SettingsError, match=r"has 1 problem:\n  regimes\.0\.train\.labels: .*, found -1$"):
+        study_of(values)
+
+
 def test_the_same_trial_twice_is_refused_in_any_notation():
     values = with_trials(study_values(Path("lab")))
     values["arms"][1]["trials"] = [{"train": {"lora.r": 2}}, {"train": {"lora": {"r": 2}}}]
