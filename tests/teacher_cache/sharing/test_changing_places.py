@@ -216,11 +216,46 @@ def test_two_pushes_to_one_destination_exclude_each_other(labs, tmp_path, monkey
         "is not empty",
     )
     assert all(any(refusal in str(error) for refusal in refusals) for error in errors), errors
-    whole = contents(out)
-    if len(errors) == 2:
-        assert whole == {}, "both withdrew"
-    else:
-        assert whole in (contents(labs / "one.zarr"), contents(labs / "two.zarr"))
+    whole, stores = contents(out), [contents(labs / "one.zarr"), contents(labs / "two.zarr")]
+    if len(errors) < 2:
+        assert whole in stores
+    elif whole:  # one claimed it and saw the other's marker at the end: its files are there, and unpublished
+        (marker,) = (key for key in whole if key.startswith(MARKER))
+        (mine,) = (
+            store for store in stores if marker.endswith(hashlib.sha256(store["manifest-sha256.txt"]).hexdigest())
+        )
+        assert "manifest-sha256.txt" not in whole
+        assert {**mine, marker: b""}.items() >= whole.items()
+
+
+def test_two_pushes_that_both_give_up_leave_one_that_can_be_finished(labs, tmp_path, monkeypatch):
+    """The second writes its marker while the first uploads, and removes it after the first has seen it."""
+    out, original = tmp_path / "out.zarr", push_module._require_whole
+    errors: list[StoreError] = []
+
+    def require_whole(target, marker, sizes):
+        delete = Destination.delete
+
+        def seen_first(self, key):
+            with pytest.raises(StoreError, match="another push has taken"):
+                original(target, marker, sizes)
+            delete(self, key)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Destination, "delete", seen_first)
+            with pytest.raises(StoreError, match="unfinished push of another store") as refused:
+                push(labs / "two.zarr", str(out), allow=None, progress=QUIET)
+        errors.append(refused.value)
+        raise StoreError("as the first one saw it")
+
+    monkeypatch.setattr(push_module, "_require_whole", require_whole)
+    with pytest.raises(StoreError, match="as the first one saw it"):
+        push(labs / "one.zarr", str(out), allow=None, progress=QUIET)
+    assert len(errors) == 1
+    assert not (out / "manifest-sha256.txt").exists()
+    monkeypatch.setattr(push_module, "_require_whole", original)
+    push(labs / "one.zarr", str(out), allow=None, progress=QUIET)
+    assert contents(out) == contents(labs / "one.zarr")
 
 
 def test_a_push_stops_if_another_one_has_taken_its_destination(labs, tmp_path, monkeypatch):
