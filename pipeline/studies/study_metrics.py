@@ -15,7 +15,7 @@ METRIC_NAMES: Final = tuple(f"{kind}_{reading}" for reading in sorted(READINGS, 
 def scores_any(questions: pl.DataFrame, name: str) -> bool:
     """Whether a metric scores any of these questions of a manifest, whatever is answered."""
     kind, _, reading = name.partition("_")
-    for row in questions.select("answer", "answer_type", "options").unique().iter_rows(named=True):
+    for row in questions.select("answer", "answer_type", "options").iter_rows(named=True):
         score = getattr(score_question(AnsweredQuestion(prediction="", **row)), reading)
         if score is not None and kind in (ALL, score.kind):
             return True

@@ -234,8 +234,10 @@ def _names(spec: StudySpec) -> Iterator[str]:
     for title, names in (("arms", arms), ("regimes", regimes)):
         parts = Counter(folder_part(name).casefold() for name in names)
         yield from (f"{title}: {name!r} appears {number} times" for name, number in parts.items() if number > 1)
-    for title, seeds in (("seeds", spec.seeds), ("tuning.seeds", spec.tuning.seeds if spec.tuning else ())):
-        yield from (f"{title}: {seed} appears {number} times" for seed, number in Counter(seeds).items() if number > 1)
+    tuned = spec.tuning.seeds if spec.tuning else ()
+    for title, values in (("seeds", spec.seeds), ("tuning.seeds", tuned), ("metrics", spec.metrics)):
+        counts = Counter[object](values)
+        yield from (f"{title}: {value} appears {number} times" for value, number in counts.items() if number > 1)
     used = [
         ("baseline", spec.baseline),
         *((f"regimes.{r.name}.arms", arm) for r in spec.regimes for arm in r.arms or ()),
@@ -262,10 +264,7 @@ def _names(spec: StudySpec) -> Iterator[str]:
 
 
 def _comparisons(spec: StudySpec) -> Iterator[str]:
-    """Comparisons that compare nothing, or something twice; and metrics that are listed twice."""
-    yield from (
-        f"metrics: {name} appears {number} times" for name, number in Counter(spec.metrics).items() if number > 1
-    )
+    """Comparisons that compare nothing, something twice, or an arm that the regime does not run."""
     regimes = {regime.name: {arm.name for arm in spec.arms_of(regime)} for regime in spec.regimes}
     known = {arm.name for arm in spec.arms}
     for name, arms in regimes.items():
