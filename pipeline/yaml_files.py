@@ -110,8 +110,17 @@ def _describe(path: Path | str, error: ValidationError, model: type[BaseModel], 
         elif problem["type"] == "missing":
             lines.append(f"  {name}: missing")
         else:
-            lines.append(f"  {name}: {_message(problem['msg'])}, found {_shortened(problem['input'])}")
+            found = f"{_shortened(problem['input'])}{_quotes(problem['type'], problem['input'])}"
+            lines.append(f"  {name}: {_message(problem['msg'])}, found {found}")
     return "\n".join([f"{path} has {len(lines)} problem{'s' if len(lines) > 1 else ''}:", *lines])
+
+
+def _quotes(kind: str, value: object) -> str:
+    """What to do about a text that YAML read as something else; empty if it did not."""
+    if kind != "string_type" or not isinstance(value, bool):
+        return ""
+    words = "yes, on and true" if value else "no, off and false"
+    return f" (YAML reads {words} without quotes as {value}: put the text in quotes)"
 
 
 def _is_inside(location: Sequence[int | str], outer: Sequence[int | str]) -> bool:

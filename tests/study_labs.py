@@ -71,6 +71,7 @@ def quick_work(monkeypatch: Any) -> list[Unit]:
         done.append(unit)
         run = unit.run_folder(out)
         run.mkdir(parents=True, exist_ok=True)
+        (run / "result.txt").write_text(unit.digest)
         if isinstance(unit, AnswerUnit):
             saved_tables.write(run / PREDICTIONS_FILE, scored_answers(unit))
         return {}

@@ -11,11 +11,20 @@ from ...progress import Progress
 from ...student.file_errors import is_file, read_object
 from ...student.processes import Processes
 from ...teacher_cache.workers.task import parse_task
-from .study_claim import check_claim, check_lock, claim_study, digest_spec, read_lock, take_lock
+from .study_claim import (
+    check_claim,
+    check_lock,
+    check_not_tested,
+    check_test_units,
+    claim_study,
+    digest_spec,
+    read_lock,
+    take_lock,
+)
 from .study_results import RESULTS_FILE, AnswersOfRuns, study_tables, write_results
 from .study_spec import StudySpec
 from .study_summary import StudyRuns, study_summary
-from .trial_choice import TrialChoice, choose_trials, chosen_trials, write_choices
+from .trial_choice import TrialChoice, choose_trials, chosen_trials, saved_trials, write_choices
 from .units.arm_settings import check_arm_settings
 from .units.study_inputs import StudyInputs
 from .units.unit_plan import Part, Run, UnitPlan
@@ -67,14 +76,15 @@ def run_study(request: StudyRequest, out: Path, progress: Progress) -> StudyRepo
     spec, task = request.spec, parse_task(request.task)
     check_arm_settings(spec)
     _refuse_torchrun()
-    if request.read_test and (saved := _saved(out, spec)) is not None:
-        progress.note(f"the test questions were read on {saved.values['test_read_at']}; these are the saved results")
-        return saved
     _claim(out, spec, progress)
     digest = digest_spec(spec)
     plan = UnitPlan(spec, StudyInputs(out), request.device)
+    _check_earlier_test(plan, out)
+    if request.read_test and (saved := _saved(out, spec)) is not None:
+        progress.note(f"the test questions were read on {saved.values['test_read_at']}; these are the saved results")
+        return saved
     queue = UnitQueue(out, task, lambda: check_claim(out, digest), progress)
-    answers = AnswersOfRuns(plan, out)
+    answers = AnswersOfRuns(plan, queue, out)
     parts: list[Part] = ["develop"]
     plan.require_scored("develop")
     with quick_collection():
@@ -102,18 +112,30 @@ def _claim(out: Path, spec: StudySpec, progress: Progress) -> None:
         )
 
 
+def _check_earlier_test(plan: UnitPlan, out: Path) -> None:
+    """Check that test questions that were read would be answered alike, before anything is done again.
+
+    Raises:
+        InputError: Inputs have changed since, or the lock is missing.
+    """
+    if (lock := check_lock(out, plan.spec)) is None:
+        check_not_tested(out)
+    elif (chosen := saved_trials(plan.spec, out)) is not None:
+        check_test_units(out, lock, [plan.answers(run, "test").digest for run in plan.final_runs(chosen)])
+
+
 def _develop(plan: UnitPlan, queue: UnitQueue, answers: AnswersOfRuns, request: StudyRequest) -> list[TrialChoice]:
     """Compare trials, then train every arm with every seed and answer the development questions."""
     tuning = plan.tuning_runs()
     trials = [plan.answers(run, "develop") for run in tuning]
     if request.read_test:
         _require_finished(queue, trials)
-    queue.do(trials)
+    queue.do(trials, "the trials")
     choices = choose_trials(plan.spec, tuning, answers)
     finals = [plan.answers(run, "develop") for run in plan.final_runs(chosen_trials(plan.spec, choices))]
     if request.read_test:
         _require_finished(queue, finals)
-    queue.do(finals)
+    queue.do(finals, "the development")
     return choices
 
 
@@ -136,7 +158,7 @@ def _read_test(plan: UnitPlan, queue: UnitQueue, runs: Sequence[Run], out: Path)
     plan.require_scored("test")
     units = [plan.answers(run, "test") for run in runs]
     take_lock(out, plan.spec, [unit.digest for unit in units])
-    queue.do(units)
+    queue.do(units, "the test")
 
 
 def _refuse_torchrun() -> None:
@@ -148,12 +170,8 @@ def _refuse_torchrun() -> None:
 
 
 def _saved(out: Path, spec: StudySpec) -> StudyReport | None:
-    """The saved results of a study whose test questions were read; None if it was stopped before they were written.
-
-    Raises:
-        InputError: They were read with another specification.
-    """
-    if not is_file(out / RESULTS_FILE) or check_lock(out, spec) is None:
+    """The saved results of a study whose test questions were read; None if it was stopped before they were written."""
+    if not is_file(out / RESULTS_FILE):
         return None
     values = read_object(out / RESULTS_FILE)
     complete = values.get("spec_sha256") == digest_spec(spec) and values.get("test_read_at") is not None

@@ -10,11 +10,13 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from ...atomic import is_temporary, write_new, write_whole
 from ...errors import InputError
+from ...plain_text import counted
 from ...saved_records import check_record
 from ...student.file_errors import is_file, read_object, writing
 from ..evaluation.batches.environment import code_versions
 from ..runs.answer_log import claim_file
 from .study_spec import StudySpec
+from .units.unit_folder import finished_tests
 
 STUDY_FILE: Final = "study.json"
 LOCK_FILE: Final = "test-lock.json"
@@ -81,7 +83,8 @@ def _create(out: Path, spec: StudySpec) -> _Study | None:
     if out.exists() and (not out.is_dir() or not all(is_temporary(entry.name) for entry in out.iterdir())):
         if (found := _read_study(path)) is not None:
             return found
-        raise InputError(f"{out} is not empty and has no study ({STUDY_FILE}): pass another --out")
+        what = f"is not empty and has no study ({STUDY_FILE})" if out.is_dir() else "is a file"
+        raise InputError(f"{out} {what}: pass another --out")
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     return None if claim_file(path, _text(spec, [])) else _read_study(path)
@@ -145,11 +148,10 @@ def take_lock(out: Path, spec: StudySpec, units: list[str]) -> TestLock:
     Raises:
         InputError: They were read with another specification, or with other data, bases or stores.
     """
-    digest = hashlib.sha256("\n".join(units).encode()).hexdigest()
     lock = check_lock(out, spec)
     if lock is None:
         lock = TestLock(
-            spec_sha256=digest_spec(spec), units_sha256=digest, read_at=now(), versions=dict(code_versions())
+            spec_sha256=digest_spec(spec), units_sha256=_digest(units), read_at=now(), versions=dict(code_versions())
         )
         path = out / LOCK_FILE
         try:
@@ -158,13 +160,39 @@ def take_lock(out: Path, spec: StudySpec, units: list[str]) -> TestLock:
         except FileExistsError:  # another process of the same study was faster
             lock = check_lock(out, spec)
             assert lock is not None
-    if lock.units_sha256 != digest:
+    check_test_units(out, lock, units)
+    return lock
+
+
+def check_test_units(out: Path, lock: TestLock, units: list[str]) -> None:
+    """Check that a test that was read would be the same now; `units` are the digests of its answers.
+
+    Raises:
+        InputError: Data, bases, stores or the choices of trials are others.
+    """
+    if lock.units_sha256 != (digest := _digest(units)):
         raise InputError(
             f"the test questions of {out} were read on {lock.read_at} for the units {lock.units_sha256}, but now they "
-            f"are {digest}: a base, a store, questions or images have changed since. Restore them; a study reads its "
-            "test questions once"
+            f"are {digest}: a base, a store, questions or images have changed since, or trials.json. Restore "
+            "them; a study reads its test questions once"
         )
-    return lock
+
+
+def check_not_tested(out: Path) -> None:
+    """Check that a folder without a test lock has no answers to test questions.
+
+    Raises:
+        InputError: It has.
+    """
+    if found := finished_tests(out):
+        raise InputError(
+            f"{out / LOCK_FILE} is missing, but {counted(len(found), 'unit')} answered test questions, such as "
+            f"{found[0].parent}: restore the lock, or start a new study with another --out and other test questions"
+        )
+
+
+def _digest(units: list[str]) -> str:
+    return hashlib.sha256("\n".join(units).encode()).hexdigest()
 
 
 def now() -> str:

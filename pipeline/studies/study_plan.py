@@ -16,6 +16,7 @@ from ..training.gpu_memory import Card
 from ..training.plan import plan_training
 from .study_claim import check_lock, digest_spec
 from .study_spec import StudySpec
+from .study_summary import seed_warnings
 from .trial_choice import Chosen, chosen_trials
 from .units.arm_settings import check_arm_settings
 from .units.study_inputs import StudyInputs
@@ -83,6 +84,7 @@ class StudyPlan:
             "memory": [f"{stage.stage}: {size_text(stage.total)}" for stage in self.memory],
             "gpu_memory": [f"{stage.stage} {stage.sentence}" for stage in self.memory if stage.sentence is not None],
             "disk_gib": _gib(self.disk()),
+            "warnings": list(seed_warnings(spec)),
         }
 
     def hours_left(self) -> tuple[float | None, str]:

@@ -18,6 +18,7 @@ from .paired_seeds import Resampling, SeedDifference, seed_difference, seed_valu
 from .study_metrics import metric_result
 from .study_spec import RegimeSpec, StudySpec
 from .units.unit_plan import Part, Run, UnitPlan
+from .units.unit_queue import UnitQueue
 
 VALUES_FILE: Final = "values.parquet"
 DIFFERENCES_FILE: Final = "differences.parquet"
@@ -25,7 +26,6 @@ RUNS_FILE: Final = "runs.parquet"
 RESULTS_FILE: Final = "study-results.json"
 """Written last."""
 RESAMPLINGS: Final = ("seeds", "images", "both")
-_AGAIN: Final = "Remove its unit's folder and run the study again"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,16 +49,24 @@ class StudyTables:
 class AnswersOfRuns:
     """Saved answers with their scores, each read once."""
 
-    def __init__(self, plan: UnitPlan, out: Path) -> None:
-        self._plan, self._out = plan, out
+    def __init__(self, plan: UnitPlan, queue: UnitQueue, out: Path) -> None:
+        self._plan, self._queue, self._out = plan, queue, out
         self._known: dict[str, pl.DataFrame] = {}
 
     def __call__(self, run: Run, part: Part) -> pl.DataFrame:
-        """The rows of predictions.parquet."""
+        """The rows of predictions.parquet.
+
+        Raises:
+            InputError: A file of the answers was changed after they had been scored.
+        """
         unit = self._plan.answers(run, part)
         if unit.digest not in self._known:
-            path = unit.run_folder(self._out) / PREDICTIONS_FILE
-            self._known[unit.digest] = saved_tables.read(path, _AGAIN).rows
+            self._queue.require_unchanged(unit)
+            path, again = (
+                unit.run_folder(self._out) / PREDICTIONS_FILE,
+                f"Remove {unit.folder(self._out)} and run the study again",
+            )
+            self._known[unit.digest] = saved_tables.read(path, again).rows
         return self._known[unit.digest]
 
 

@@ -13,7 +13,7 @@ from ..data.manifest import AnswerType
 from ..yaml_files import check_sections, read_sections, refuse_enormous
 from .study_metrics import METRIC_NAMES
 
-Name = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, Field(min_length=1, max_length=100)]
 Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
 
 

@@ -10,8 +10,10 @@ import polars as pl
 from ...plain_text import counted
 from ...teacher_cache.sharing.data_use_gate import strictest
 from ..data.manifest import Manifest
+from ..evaluation.statistics import CONFIDENCE, few_images_warnings
 from .study_claim import digest_spec, read_lock
 from .study_results import StudyTables
+from .study_spec import StudySpec
 from .trial_choice import TrialChoice
 from .units.unit_folder import UnitRecord
 from .units.unit_plan import Part, Run, UnitPlan, all_units
@@ -52,7 +54,13 @@ def study_summary(
         "values": _values(tables.values, shown, spec.metrics[0]),
         "differences": list(_differences(tables.differences, shown, spec.metrics[0])),
         "data_use": strictest([one.data_use for one in _questions(plan)]),
-        "warnings": [*_code_warnings(records), *_trial_warnings(choices), *_image_warnings(plan)],
+        "warnings": [
+            *seed_warnings(spec),
+            *_test_warnings(plan),
+            *_code_warnings(records),
+            *_trial_warnings(choices),
+            *_image_warnings(plan),
+        ],
     }
 
 
@@ -88,6 +96,30 @@ def _training_sets(plan: UnitPlan, regime: str) -> Iterator[Manifest]:
     source = next(item.train for item in plan.spec.regimes if item.name == regime)
     if source.labels != 0:
         yield from (plan.inputs.labels(source, seed).manifest for seed in plan.spec.seeds)
+
+
+def seed_warnings(spec: StudySpec) -> Iterator[str]:
+    """Seeds that are too few for their p, or that also chose the trials."""
+    smallest = 2 / 2 ** len(spec.seeds)
+    if smallest > 1 - CONFIDENCE:
+        yield (
+            f"with {counted(len(spec.seeds), 'seed')}, p is at least {smallest:g}, and intervals over seeds are wide "
+            "or missing: use 6 seeds or more (docs/study.md)"
+        )
+    if both := sorted(set(spec.seeds) & set(() if spec.tuning is None else spec.tuning.seeds)):
+        yield (
+            f"seeds and tuning.seeds share {', '.join(map(str, both))}: the chosen trials fit these training sets, so "
+            "differences may be too large. Use other seeds for tuning"
+        )
+
+
+def _test_warnings(plan: UnitPlan) -> Iterator[str]:
+    """Regimes with test questions about few images."""
+    for regime in plan.spec.regimes:
+        images = len(_images(plan.inputs.questions(regime.test).manifest))
+        if images == 0:  # text only
+            continue
+        yield from (f"{regime.name}, test: {text}" for text in few_images_warnings(images))
 
 
 def _image_warnings(plan: UnitPlan) -> Iterator[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import BaseModel, ConfigDict, TypeAdapter, model_validator
 
 from ...atomic import write_whole
 from ...errors import InputError
@@ -34,7 +34,19 @@ class _Choice(BaseModel):
     regime: str
     arm: str
     chosen: int
+    """Number of the trial, from 1."""
     trials: list[_Trial]
+
+    @model_validator(mode="after")
+    def _check(self) -> "_Choice":
+        if not 1 <= self.chosen <= len(self.trials):
+            raise ValueError(f"chosen is {self.chosen}, but the trials are 1 to {len(self.trials)}")
+        return self
+
+    def number_and_settings(self) -> tuple[int, StageSettings]:
+        """The chosen trial, with its number from 0."""
+        trial = self.trials[self.chosen - 1]
+        return self.chosen - 1, StageSettings(align=trial.align, train=trial.train)
 
 
 class _Choices(BaseModel):
@@ -124,16 +136,28 @@ def chosen_trials(spec: StudySpec, choices: Sequence[TrialChoice]) -> Chosen:
     return {(choice.regime, choice.arm): (choice.chosen, trials[choice.arm][choice.chosen]) for choice in choices}
 
 
+def saved_trials(spec: StudySpec, out: Path) -> Chosen | None:
+    """The trials of all arms as the folder of a study has them; None if it has chosen none yet.
+
+    Raises:
+        InputError: The file is damaged, or see `chosen_trials`.
+    """
+    if spec.tuning is None or spec.tuning.study is not None:
+        return chosen_trials(spec, [])
+    path = out / CHOICES_FILE
+    return {(one.regime, one.arm): one.number_and_settings() for one in _read(path)} if is_file(path) else None
+
+
+def _read(path: Path) -> list[_Choice]:
+    return check_record(_CHOICES, read_object(path), path, "choices", _AGAIN).choices
+
+
 def _read_choices(spec: StudySpec, study: Path, regime: str) -> Chosen:
     """The choices of another study."""
     path = study / CHOICES_FILE
     if not is_file(path):
         raise InputError(f"tuning.study: {study} has no {CHOICES_FILE}: run that study first, without --read-test")
-    found: Chosen = {}
-    for record in check_record(_CHOICES, read_object(path), path, "choices", _AGAIN).choices:
-        chosen = record.trials[record.chosen - 1]
-        if record.regime == regime:
-            found[regime, record.arm] = record.chosen - 1, StageSettings(align=chosen.align, train=chosen.train)
+    found = {(regime, one.arm): one.number_and_settings() for one in _read(path) if one.regime == regime}
     missing = [arm.name for arm in spec.arms if not arm.is_base and (regime, arm.name) not in found]
     if missing:
         raise InputError(

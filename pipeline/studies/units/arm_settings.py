@@ -1,6 +1,6 @@
 """The settings of one stage of an arm: those of the study, the regime, the arm and the trial, one over the other."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,14 +71,20 @@ def check_arm_settings(spec: StudySpec) -> None:
     Raises:
         SettingsError: Settings do not exist, are invalid, or are set by the study; the message lists all.
     """
-    problems: dict[str, None] = {}
+    places: dict[str, list[str]] = {}
     for regime in spec.regimes:
         for arm in spec.arms_of(regime):
             for number, trial in enumerate(arm.trials or (NO_TRIAL,)):
                 where = f"{arm.name}{f', trial {number + 1}' if arm.trials else ''}, regime {regime.name}"
-                problems |= dict.fromkeys(f"{where}: {text}" for text in _problems(spec, regime, arm, trial))
-    if problems:
-        raise SettingsError("invalid settings of arms:\n" + "\n".join(f"  {problem}" for problem in problems))
+                for text in _problems(spec, regime, arm, trial):
+                    places.setdefault(text, []).append(where)
+    if places:
+        lines = (f"  {found[0]}{_more(found)}: {text}" for text, found in places.items())
+        raise SettingsError("invalid settings of arms:\n" + "\n".join(lines))
+
+
+def _more(places: Sequence[str]) -> str:
+    return f" (and in {len(places) - 1} more)" if len(places) > 1 else ""
 
 
 def _problems(spec: StudySpec, regime: RegimeSpec, arm: ArmSpec, trial: StageSettings) -> Iterator[str]:

@@ -9,10 +9,11 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from ....atomic import write_whole
+from ....atomic import is_temporary, write_whole
+from ....digests import sha256_of
 from ....errors import InputError
 from ....saved_records import check_record
-from ....student.file_errors import is_file, read_object, writing
+from ....student.file_errors import is_file, read_object, reason, writing
 from ....teacher_cache.store.filesystem.locks import RunLock
 from ....teacher_cache.store.store_errors import StoreInUse
 
@@ -32,6 +33,7 @@ class _Record(BaseModel):
     seconds: float
     finished: str
     versions: dict[str, str]
+    files: dict[str, str]
     result: dict[str, Any]
 
 
@@ -54,6 +56,8 @@ class UnitRecord:
     """Time in UTC, ISO 8601."""
     versions: Mapping[str, str]
     """Of medalign, its code and the libraries."""
+    files: Mapping[str, str]
+    """SHA-256 of each file of its run, by path in the run's folder."""
     result: Mapping[str, Any]
 
     def write(self, folder: Path) -> None:
@@ -81,6 +85,44 @@ def read_unit(folder: Path, digest: str) -> UnitRecord | None:
             "renamed or copied. Remove it and run the study again"
         )
     return UnitRecord(**values)
+
+
+def digest_files(run: Path) -> dict[str, str]:
+    """SHA-256 of each file of a run, by its path in the folder."""
+    files = (path for path in sorted(run.rglob("*")) if path.is_file() and not is_temporary(path.name))
+    return {path.relative_to(run).as_posix(): sha256_of(path) for path in files}
+
+
+def check_files(folder: Path, record: UnitRecord) -> None:
+    """Check that the files that a finished unit wrote are unchanged; others may have been added, such as a report.
+
+    Raises:
+        InputError: One is missing, unreadable or changed.
+    """
+    again = f"Restore it, or remove {folder} and run the study again"
+    for name, digest in record.files.items():
+        path = folder / RUN_FOLDER / name
+        try:
+            found = sha256_of(path)
+        except OSError as error:
+            raise InputError(
+                f"{path}, which {record.kind} of {record.label} wrote: {reason(error)}. {again}"
+            ) from error
+        if found != digest:
+            raise InputError(
+                f"{path} was changed after {record.kind} of {record.label} had finished: its SHA-256 is {found}, but "
+                f"{folder / RECORD_FILE} has {digest}. {again}"
+            )
+
+
+def finished_tests(out: Path) -> list[Path]:
+    """The records of units that answered test questions, of any specification.
+
+    Raises:
+        InputError: A record is damaged.
+    """
+    records = sorted((out / UNITS_FOLDER).glob(f"answer-*/{RECORD_FILE}"))
+    return [path for path in records if str(read_object(path).get("label")).endswith(", test")]
 
 
 @contextmanager

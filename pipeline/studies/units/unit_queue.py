@@ -19,7 +19,7 @@ from ....plain_text import counted
 from ....progress import Labeled, Progress
 from ....teacher_cache.workers.task import Task
 from ...evaluation.batches.environment import code_versions
-from .unit_folder import UnitRecord, read_unit, try_lock
+from .unit_folder import UnitRecord, check_files, digest_files, read_unit, try_lock
 from .unit_plan import all_units
 from .work_units import Unit
 
@@ -37,6 +37,7 @@ class UnitQueue:
         self._out, self._task, self._check = out, task, check
         self._progress = _WarningsOnce(progress)
         self._finished: dict[str, UnitRecord] = {}
+        self._unchanged: set[str] = set()
         self.done = 0
         """Number of units that this process did."""
 
@@ -47,12 +48,24 @@ class UnitQueue:
             self._finished[unit.digest] = found
         return found
 
+    def require_unchanged(self, unit: Unit) -> None:
+        """Check, once, that the files of a finished unit are those that it wrote.
+
+        Raises:
+            InputError: They are not.
+        """
+        if unit.digest not in self._unchanged and (record := self.finished(unit)) is not None:
+            check_files(unit.folder(self._out), record)
+            self._unchanged.add(unit.digest)
+
     def unfinished(self, units: Sequence[Unit]) -> list[Unit]:
         """Units, with those that they need, that are not finished."""
         return [unit for unit in all_units(units) if self.finished(unit) is None]
 
-    def do(self, units: Sequence[Unit]) -> None:
+    def do(self, units: Sequence[Unit], stage: str) -> None:
         """Finish units and all that they need; returns when all are finished, wherever they were done.
+
+        `stage` is what they are, for notes: "the trials".
 
         Raises:
             MedalignError: A unit failed; the message names it. Finished units are kept.
@@ -61,9 +74,9 @@ class UnitQueue:
         every = all_units(units)
         pending = self.unfinished(self._own_first(units))
         if reused := len(every) - len(pending):
-            self._progress.tell(f"{counted(reused, 'unit')} of {len(every)} already finished")
+            self._progress.tell(f"{reused} of {counted(len(every), 'unit')} of {stage} already finished")
         while pending:
-            moved = [unit for unit in pending if self._advance(unit, pending)]
+            moved = [unit for unit in pending if self._advance(unit, pending, stage)]
             pending = [unit for unit in pending if self.finished(unit) is None]
             if pending and not moved:
                 sleep(_LOOK_AGAIN)
@@ -74,7 +87,7 @@ class UnitQueue:
         own = [units[number] for number in self._task.shards(len(units))]
         return [*own, *(unit for unit in units if unit not in own)]
 
-    def _advance(self, unit: Unit, pending: Sequence[Unit]) -> bool:
+    def _advance(self, unit: Unit, pending: Sequence[Unit], stage: str) -> bool:
         """Do a unit if it is ready and free; return whether it is finished now."""
         if self.finished(unit) is not None:
             return True
@@ -85,10 +98,14 @@ class UnitQueue:
             if not is_mine:
                 return False
             if self.finished(unit) is None:
+                for need in all_units(unit.needs):
+                    self.require_unchanged(need)
                 self._do(unit)
                 seconds = self._finished[unit.digest].seconds
                 left = sum(1 for other in pending if self.finished(other) is None)
-                self._progress.tell(f"{unit.KIND}: {unit.label} ({seconds:.1f} s, {counted(left, 'unit')} left)")
+                self._progress.tell(
+                    f"{unit.KIND}: {unit.label} ({seconds:.1f} s, {counted(left, 'unit')} of {stage} left)"
+                )
         return True
 
     def _do(self, unit: Unit) -> None:
@@ -106,10 +123,12 @@ class UnitQueue:
             seconds=perf_counter() - started,
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=dict(code_versions()),
+            files=digest_files(unit.run_folder(self._out)),
             result=result,
         )
         record.write(unit.folder(self._out))
         self._finished[unit.digest] = record
+        self._unchanged.add(unit.digest)
         self.done += 1
 
 

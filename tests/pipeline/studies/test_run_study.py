@@ -32,6 +32,23 @@ def done(monkeypatch):
     return quick_work(monkeypatch)
 
 
+@pytest.fixture
+def linked(lab):
+    """A link beside the images that leads to the manifest, and later to one with other answers."""
+    link, changed = lab / "linked.parquet", lab / "changed.parquet"
+    link.symlink_to(lab / "manifest.parquet")
+    manifest = Manifest.read(lab / "manifest.parquet")
+    Manifest(manifest.frame.with_columns(answer=pl.lit("other")), manifest.root, "noise").write(changed)
+    yield link
+    link.unlink()
+    changed.unlink()
+
+
+def lead_elsewhere(link):
+    link.unlink()
+    link.symlink_to(link.with_name("changed.parquet"))
+
+
 def run(values, out, **options):
     return run_study(StudyRequest(spec=study_of(values), device="cpu", **options), out, Silent())
 
@@ -108,14 +125,14 @@ def test_a_unit_of_another_process_is_waited_for_and_not_done_twice(lab, tmp_pat
     values = study_values(lab)
     run(values, tmp_path)
     busy, *_ = (unit for unit in done if unit.KIND == "align")
-    record = (busy.folder(tmp_path) / RECORD_FILE).read_text()
+    shutil.copytree(busy.folder(tmp_path), tmp_path.with_suffix(".done"))
     shutil.rmtree(tmp_path / "units")
     done.clear()
     waited = []
 
     def other_finishes(seconds):
         waited.append(len(done))
-        (busy.folder(tmp_path) / RECORD_FILE).write_text(record)
+        shutil.copytree(tmp_path.with_suffix(".done"), busy.folder(tmp_path), dirs_exist_ok=True)
         lock.__exit__(None, None, None)
 
     monkeypatch.setattr(unit_queue, "sleep", other_finishes)
@@ -199,10 +216,9 @@ def test_a_primary_metric_that_scores_nothing_is_refused_before_work_and_lock(la
         assert not (out / "test-lock.json").exists()
 
 
-def test_a_stopped_test_is_completed_and_changed_data_are_refused(lab, tmp_path, done):
-    values, out, link = study_values(lab), tmp_path / "out", lab / "linked.parquet"
-    link.symlink_to(lab / "manifest.parquet")
-    values["regimes"][0]["test"]["manifest"] = str(link)
+def test_a_stopped_test_is_completed_and_changed_data_are_refused(lab, linked, tmp_path, done):
+    values, out = study_values(lab), tmp_path / "out"
+    values["regimes"][0]["test"]["manifest"] = str(linked)
     run(values, out)
     report = run(values, out, read_test=True)
     (out / "study-results.json").unlink()
@@ -212,13 +228,113 @@ def test_a_stopped_test_is_completed_and_changed_data_are_refused(lab, tmp_path,
     assert run(values, out).values == report.values
     assert [again.digest for again in done] == [unit.digest]
     (out / "study-results.json").unlink()
-    manifest = Manifest.read(lab / "manifest.parquet")
-    changed = manifest.frame.with_columns(answer=pl.lit("other"))
-    Manifest(changed, manifest.root, "noise").write(lab / "changed.parquet")
-    link.unlink()
-    link.symlink_to(lab / "changed.parquet")
+    lead_elsewhere(linked)
     with pytest.raises(InputError, match="a base, a store, questions or images have changed since"):
         run(values, out, read_test=True)
+
+
+@pytest.mark.parametrize(
+    ("part", "read_test", "trials"),
+    [("train", False, True), ("train", True, False), ("test", True, True), ("test", False, False)],
+)
+def test_data_that_changed_after_the_test_are_refused_before_any_work(
+    lab, linked, tmp_path, done, part, read_test, trials
+):
+    values = study_values(lab)
+    values["regimes"][0][part]["manifest"] = str(linked)
+    values, out = with_trials(values) if trials else values, tmp_path / "out"
+    run(values, out)
+    run(values, out, read_test=True)
+    lead_elsewhere(linked)
+    done.clear()
+    with pytest.raises(InputError, match="a base, a store, questions or images have changed since"):
+        run(values, out, read_test=read_test)
+    assert not done
+
+
+def test_other_choices_of_trials_after_the_test_are_refused(lab, tmp_path, done):
+    values, path = with_trials(study_values(lab)), tmp_path / "trials.json"
+    run(values, tmp_path)
+    run(values, tmp_path, read_test=True)
+    whole = json.loads(path.read_text())
+    for chosen, message in (
+        (3 - whole["choices"][0]["chosen"], "have changed since, or trials.json. Restore them"),
+        (0, r"chosen is 0, but the trials are 1 to 2"),
+        (3, r"chosen is 3, but the trials are 1 to 2"),
+    ):
+        changed = json.loads(path.read_text())
+        changed["choices"][0]["chosen"] = chosen
+        path.write_text(json.dumps(changed))
+        with pytest.raises(InputError, match=message):
+            run(values, tmp_path, read_test=True)
+
+
+@pytest.mark.parametrize("read_test", [True, False])
+def test_a_test_lock_that_is_missing_is_noticed(lab, tmp_path, done, read_test):
+    values = study_values(lab)
+    run(values, tmp_path)
+    run(values, tmp_path, read_test=True)
+    (tmp_path / "test-lock.json").unlink()
+    with pytest.raises(InputError, match=r"test-lock\.json is missing, but 5 units answered test questions, such as"):
+        run(values, tmp_path, read_test=read_test)
+
+
+@pytest.mark.parametrize("kind", ["align", "merge", "train"])
+@pytest.mark.parametrize("change", ["replaced", "removed"])
+def test_files_of_a_finished_unit_that_changed_are_not_used(lab, tmp_path, done, kind, change):
+    values = study_values(lab)
+    run(values, tmp_path)
+    changed = next(unit for unit in done if kind == unit.KIND)
+    file = changed.run_folder(tmp_path) / "result.txt"
+    after = [unit for unit in done if changed in unit.needs]
+    for unit in after:
+        (unit.folder(tmp_path) / RECORD_FILE).unlink()
+    (changed.run_folder(tmp_path) / "report.html").write_text("added later")
+    done.clear()
+    run(values, tmp_path)
+    assert {unit.digest for unit in done} == {unit.digest for unit in after}
+    for unit in after:
+        (unit.folder(tmp_path) / RECORD_FILE).unlink()
+    file.write_text("another") if change == "replaced" else file.unlink()
+    message = "was changed after" if change == "replaced" else "No such file"
+    with pytest.raises(InputError, match=rf"{file}.*{message}.*or remove {changed.folder(tmp_path)} and run the study"):
+        run(values, tmp_path)
+
+
+def test_answers_that_changed_are_not_compared(lab, tmp_path, done):
+    values = study_values(lab)
+    run(values, tmp_path)
+    one, other, *_ = (unit.run_folder(tmp_path) / "predictions.parquet" for unit in done if unit.KIND == "answer")
+    shutil.copy(one, other)
+    with pytest.raises(InputError, match=f"{other} was changed after answer of"):
+        run(values, tmp_path)
+
+
+def test_notes_count_what_is_left_of_each_stage(lab, tmp_path, done):
+    notes = []
+
+    class Notes(Silent):
+        def note(self, text):
+            notes.append(text)
+
+    run_study(StudyRequest(spec=study_of(with_trials(study_values(lab))), device="cpu"), tmp_path, Notes())
+    assert [note.partition("s, ")[2] for note in notes if " 0 units" in note] == [
+        "0 units of the trials left)",
+        "0 units of the development left)",
+    ]
+
+
+def test_seeds_of_the_tuning_that_are_also_compared_are_reported(lab, tmp_path, done):
+    values = with_trials(study_values(lab)) | {"tuning": {"seeds": [7, 1]}}
+    warning = "seeds and tuning.seeds share 1: the chosen trials fit these training sets"
+    assert any(text.startswith(warning) for text in run(values, tmp_path).values["warnings"])
+    plan = plan_study(study_of(values), None, None, "cpu", Silent()).summary()
+    assert [text.split(":")[0] for text in plan["warnings"]] == [
+        "with 2 seeds, p is at least 0.5, and intervals over seeds are wide or missing",
+        "seeds and tuning.seeds share 1",
+    ]
+    enough = study_of(study_values(lab) | {"seeds": list(range(6))})
+    assert plan_study(enough, None, None, "cpu", Silent()).summary()["warnings"] == []
 
 
 def test_before_the_test_a_specification_may_change_and_keeps_what_it_shares(lab, tmp_path, done):
@@ -249,7 +365,10 @@ def test_the_page_shows_every_comparison_and_names_the_split(lab, tmp_path, done
     assert page.lead.startswith("Development only: the test questions were not read. All strict on the development")
     titles = [section.title for section in page.sections]
     assert titles[:3] == ["Warnings", "Development questions: primary comparisons", "Development questions: values"]
-    assert list(page.sections[0].text) == [shared_images(lab, done)]
+    few, test, shared = page.sections[0].text
+    assert few.startswith("with 2 seeds, p is at least 0.5, and intervals over seeds are wide or missing: use 6 seeds")
+    assert test.startswith("noise, test: the questions are about 4 images, fewer than 10: intervals are widened")
+    assert shared == shared_images(lab, done)
     (primary,) = page.sections[1].tables
     differences = saved(tmp_path, DIFFERENCES_FILE).filter(pl.col("primary"))
     assert primary.rows[0][:5] == [
@@ -270,6 +389,8 @@ def test_folders_of_others_and_torchrun_are_refused(lab, tmp_path, monkeypatch):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="is not empty and has no study"):
         run(study_values(lab), tmp_path)
+    with pytest.raises(InputError, match=r"notes\.txt is a file: pass another --out"):
+        run(study_values(lab), tmp_path / "notes.txt")
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("LOCAL_RANK", "0")

@@ -160,6 +160,39 @@ def test_settings_of_arms_are_checked_before_anything_is_read(change, message):
         plan_study(study_of(values), None, None, "cpu", Silent())
 
 
+def test_a_mistake_in_settings_of_all_arms_is_one_problem():
+    values = study_values(Path("nowhere"))
+    values["settings"]["train"]["alignment"] |= {"bta": 1}
+    values["regimes"] = [values["regimes"][0] | {"name": name} for name in ("noise", "other")]
+    with pytest.raises(SettingsError) as refused:
+        plan_study(study_of(values), None, None, "cpu", Silent())
+    _, *problems = str(refused.value).splitlines()
+    (problem,) = problems
+    assert problem.startswith("  LoRA, regime noise (and in 3 more): ")
+
+
+@pytest.mark.parametrize(
+    ("word", "read"), [("off", "no, off and false without quotes as False"), ("on", "yes, on and")]
+)
+def test_names_that_yaml_reads_as_true_or_false_need_quotes(tmp_path, word, read):
+    (tmp_path / "spec.yaml").write_text(f"baseline: {word}\n")
+    with pytest.raises(
+        SettingsError, match=rf"baseline: Input should be a valid string, found \w+ \(YAML reads {read}"
+    ):
+        load_study(tmp_path / "spec.yaml")
+    (tmp_path / "spec.yaml").write_text("title: 3\nbaseline: 'off'\n")
+    with pytest.raises(SettingsError, match=r"title: Input should be a valid string, found 3\n") as refused:
+        load_study(tmp_path / "spec.yaml")
+    assert "YAML reads" not in str(refused.value)
+
+
+def test_names_are_short_enough_for_files():
+    values = study_values(Path("lab"))
+    values["regimes"][0]["name"] = "n" * 101
+    with pytest.raises(SettingsError, match=r"regimes\.0\.name: String should have at most 100 characters"):
+        study_of(values)
+
+
 def test_a_specification_is_the_same_in_any_notation(tmp_path):
     values = study_values(Path("lab"))
     flat = json.loads(json.dumps(values))
